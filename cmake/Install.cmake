@@ -1,0 +1,1 @@
+# cmake --install: headers, libraries, CMake package config, pkg-config file.

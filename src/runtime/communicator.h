@@ -1,0 +1,95 @@
+// Communicator: one rank's membership in a set of ranks that call collectives together.
+//
+// Sole owner of the topology, transports, plan cache, control plane and scratch memory. Calls are
+// ordered per communicator; every rank must make the same calls in the same order. Any thread may
+// call, one at a time per communicator except abort() and async_error(), which are always safe.
+//
+// Life cycle: join / split -> start()... -> finalize -> destruction; abort() at any point ends all
+// waits in bounded time. With Config::blocking false, join and split return at once and the work
+// goes on in a thread: state() says in progress until it is over.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/settings.h"
+#include "base/status.h"
+#include "kernels/kernels.h"
+#include "plan/plan.h"
+#include "runtime/rendezvous.h"
+#include "runtime/stream.h"
+#include "topology/topology.h"
+
+namespace railccl::runtime {
+
+struct Config {
+  bool blocking = true;
+  int min_channels = 0;  // 0: from the settings
+  int max_channels = 0;
+  std::string name;      // for logs and errors
+  bool split_share = false;
+};
+
+/// One call of the API, checked as far as one rank can, not yet run.
+struct Call {
+  enum class Kind : uint8_t { collective, send, recv };
+  Kind kind = Kind::collective;
+  plan::Request request;      // for send and recv: datatype and count
+  int peer = -1;              // send, recv
+  const void* input = nullptr;
+  void* output = nullptr;
+  kernels::Scale factor;      // pre_mul_sum
+};
+
+/// What the last finished collective ran with: for benchmarks and logs.
+struct Choice {
+  std::string algorithm;  // "ring"
+  std::string transport;  // "shm", "tcp", "shm+tcp", "self"
+  int channels = 0;
+  uint64_t chunk_bytes = 0;
+  double predicted_s = 0;  // by the cost model
+  double bound_s = 0;      // no algorithm can be faster on this topology
+};
+
+class Communicator : public std::enable_shared_from_this<Communicator> {
+ public:
+  static Result<std::shared_ptr<Communicator>> join(const UniqueId& id, int rank, int ranks,
+                                                    const Config& config);
+  virtual ~Communicator() = default;
+
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  virtual const Config& config() const = 0;
+  virtual const topology::Topology& topology() const = 0;
+
+  /// Runs `call`: on a null stream it is finished on return, else it is queued. Between
+  /// group_start() and group_end() of this thread it is only recorded. Arguments are checked at
+  /// once in any case.
+  virtual Status start(const Call& call, Stream* stream) = 0;
+
+  /// Collective. color < 0: no new communicator (the result is a null pointer).
+  virtual Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) = 0;
+
+  /// in progress / ok / the failure. Any thread, never blocks.
+  virtual bool in_progress() const = 0;
+  virtual Status async_error() const = 0;
+
+  /// Flushes outstanding work; collective in effect, like ncclCommFinalize. Idempotent.
+  virtual Status finalize() = 0;
+  /// Ends everything in bounded time; any thread, any state. Idempotent.
+  virtual void abort(const std::string& why) = 0;
+
+  virtual Choice last_choice() const = 0;
+};
+
+/// Groups, per thread, nestable. group_end() of the outermost level runs all recorded calls of all
+/// communicators together, so that one thread may drive several ranks, and sends and receives make
+/// progress concurrently. Fails with the first failure; calls recorded by a failed group did not
+/// run or were aborted. With any non-blocking communicator involved it may return before the end.
+void group_start();
+Status group_end();
+int group_depth();
+
+}  // namespace railccl::runtime

@@ -1,0 +1,44 @@
+// Stream: an ordered queue of work on the host, usable where a cudaStream_t is taken.
+//
+// Work enqueued on one Stream runs in order on the Stream's own thread; different Streams run
+// concurrently. A failed item is remembered (status()) and later items still run. Any thread.
+#pragma once
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <mutex>
+#include <thread>
+
+#include "base/status.h"
+
+namespace railccl::runtime {
+
+class Stream {
+ public:
+  Stream();
+  ~Stream();  // finishes what was enqueued
+  Stream(const Stream&) = delete;
+  Stream& operator=(const Stream&) = delete;
+
+  void enqueue(std::function<Status()> work);
+  /// Waits until everything enqueued so far is done; the first failure since the last call.
+  Status synchronize();
+  /// True when nothing is queued or running.
+  bool idle() const;
+
+  /// The Stream behind an opaque handle, or null when the handle is not one of ours.
+  static Stream* from_handle(const void* handle);
+
+ private:
+  void run();
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::deque<std::function<Status()>> queue_;
+  bool busy_ = false;
+  bool stop_ = false;
+  Status first_failure_;
+  std::thread thread_;
+};
+
+}  // namespace railccl::runtime

@@ -1,0 +1,123 @@
+// Topology: the immutable picture of hosts, NUMA nodes, GPUs, NICs and rails, and of which rank
+// sits where. Same facts give the same picture on every rank, so that all ranks decide alike.
+//
+// Built by probes (one file each) as Facts of one host, merged over all ranks at initialisation
+// (merge.h), or written down (synthetic.h, text.h). Never changed once made: share it freely
+// between threads. Indices are dense and start at 0; -1 means none.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace railccl::topology {
+
+/// What moving bytes between two ranks costs: seconds = alpha_s + bytes / bytes_per_s (Hockney).
+struct Path {
+  double alpha_s = 0;
+  double bytes_per_s = 0;
+  bool same_process = false;  // every buffer of the peer can be loaded and stored directly
+  bool same_host = false;     // a shared segment is possible
+  bool crosses_spine = false; // leaves the rail's own switch
+};
+
+struct Numa {
+  uint64_t memory_bytes = 0;
+  std::string cpus;  // Linux list form, "0-3,8"
+  friend bool operator==(const Numa&, const Numa&) = default;
+};
+
+struct Gpu {
+  std::string name;
+  std::string pci;  // "0000:17:00.0", empty if unknown
+  int numa = -1;
+  friend bool operator==(const Gpu&, const Gpu&) = default;
+};
+
+struct Nic {
+  std::string name;                    // "eth0", "mlx5_0"
+  std::string pci;                     // empty for virtual ones
+  int numa = -1;
+  double bytes_per_s = 0;              // nominal, one direction; 0 = unknown
+  bool up = true;
+  std::vector<std::string> addresses;  // "10.0.1.2/24", "fe80::1/64"
+  std::string neighbourhood;           // what decides its rail: "subnet 10.0.1.0/24", "leaf 3"
+  int rail = -1;                       // index into Topology::rails
+  friend bool operator==(const Nic&, const Nic&) = default;
+};
+
+struct Host {
+  std::string name;
+  uint64_t id = 0;  // equal for ranks that can share memory, different otherwise
+  int cores = 1;
+  uint64_t last_level_cache_bytes = 0;
+  double copy_bytes_per_s = 10e9;  // one rank's copy through memory
+  double inner_bytes_per_s = 10e9; // between two ranks of this host
+  double inner_alpha_s = 0.5e-6;
+  std::vector<Numa> numas;
+  std::vector<Gpu> gpus;
+  std::vector<Nic> nics;
+  friend bool operator==(const Host&, const Host&) = default;
+};
+
+struct Rail {
+  std::string reason;  // why these NICs are one rail, for people
+  double bytes_per_s = 0;
+  friend bool operator==(const Rail&, const Rail&) = default;
+};
+
+struct Rank {
+  int host = 0;
+  int local = 0;         // index among the host's ranks, in rank order
+  uint64_t process = 0;  // equal for ranks of one process (threads), unique per process otherwise
+  int numa = -1;
+  int gpu = -1;          // index into Host::gpus
+  int nic = -1;          // index into Host::nics: the nearest, shared when there are too few
+  int rail = -1;
+  friend bool operator==(const Rank&, const Rank&) = default;
+};
+
+class Topology {
+ public:
+  Topology() = default;
+  /// `ranks` in rank order; local indices and ranks-per-host tables are derived here.
+  Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector<Rank> ranks,
+           double network_alpha_s = 15e-6, double oversubscription = 1);
+
+  int size() const { return static_cast<int>(ranks_.size()); }
+  const std::vector<Host>& hosts() const { return hosts_; }
+  const std::vector<Rail>& rails() const { return rails_; }
+  const std::vector<Rank>& ranks() const { return ranks_; }
+  const Rank& rank(int r) const { return ranks_[static_cast<size_t>(r)]; }
+  const Host& host_of(int r) const { return hosts_[static_cast<size_t>(rank(r).host)]; }
+  /// Ranks on host h, ascending. Hosts without ranks have an empty list.
+  const std::vector<int>& ranks_of_host(int h) const { return of_host_[static_cast<size_t>(h)]; }
+  /// Hosts that hold at least one rank, ascending.
+  const std::vector<int>& used_hosts() const { return used_hosts_; }
+  int ranks_per_host_max() const;
+  int ranks_per_host_min() const;
+
+  Path path(int from, int to) const;
+  double network_alpha_s() const { return network_alpha_s_; }
+  /// Leaf-to-spine oversubscription: cross-rail bandwidth is the rail's divided by this.
+  double oversubscription() const { return oversubscription_; }
+
+  /// The topology of a subset (communicator split): `members[i]` is the old rank of new rank i.
+  Topology subset(const std::vector<int>& members) const;
+
+  friend bool operator==(const Topology& a, const Topology& b) {
+    return a.hosts_ == b.hosts_ && a.rails_ == b.rails_ && a.ranks_ == b.ranks_ &&
+           a.network_alpha_s_ == b.network_alpha_s_ && a.oversubscription_ == b.oversubscription_;
+  }
+
+ private:
+  std::vector<Host> hosts_;
+  std::vector<Rail> rails_;
+  std::vector<Rank> ranks_;
+  std::vector<std::vector<int>> of_host_;
+  std::vector<int> used_hosts_;
+  double network_alpha_s_ = 15e-6;
+  double oversubscription_ = 1;
+};
+
+}  // namespace railccl::topology

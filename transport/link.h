@@ -1,0 +1,109 @@
+// Link: an ordered, reliable, credit-controlled byte stream to one peer on one channel.
+//
+// A Link moves bytes; framing (who sends what) is the executor's. Nothing here blocks: every call
+// does what it can now and says how much. Bytes arrive in order, exactly once, or the Link fails
+// once and for all with a Status whose scope is link (a peer may be reached another way) or
+// communicator. One thread at a time drives a Link; different Links are independent, unless
+// Transport::progress says otherwise.
+//
+// Sending: send() takes bytes from `data` and returns how many were accepted; the source may be
+// reused once released() has passed them (media that copy release at once). Receiving: peek() shows
+// bytes that have arrived, in place, and consume() gives them back; or receive() moves them straight
+// to where they belong, without a stop where the medium can (sockets).
+#pragma once
+
+#include <sys/uio.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace railccl::transport {
+
+struct Capabilities {
+  bool load_store = false;    // peers share memory: Transport::shared_memory works
+  bool zero_copy = false;     // send() does not copy: released() lags
+  bool in_place_view = false; // peek() is as cheap as receive(): reduce out of the view
+};
+
+class Link {
+ public:
+  virtual ~Link() = default;
+
+  /// Accepts a prefix of the concatenated ranges; returns the number of bytes, 0 when out of
+  /// credit. At most 4 ranges.
+  virtual Result<size_t> send(std::span<const iovec> ranges) = 0;
+  /// Of all bytes ever accepted, how many source bytes may be reused.
+  virtual uint64_t released() const = 0;
+  /// Pushes out what send() accepted but still holds back; true when nothing is held back.
+  virtual Result<bool> flush() = 0;
+
+  /// Bytes that have arrived, at the front of the stream; empty when none. Valid until consume().
+  /// Successive calls without consume() may show more. A view never shrinks. `want` is how many
+  /// bytes the caller can use: a medium that has to fetch (socket) fetches about that much.
+  virtual Result<std::span<const std::byte>> peek(size_t want) = 0;
+  virtual void consume(size_t bytes) = 0;
+  /// Moves up to `bytes` from the front of the stream to dst; returns how many.
+  virtual Result<size_t> receive(void* dst, size_t bytes) = 0;
+
+  /// "shm to rank 3 channel 0": for errors.
+  virtual std::string name() const = 0;
+};
+
+/// Who this rank is and how others reach it, as bytes that rendezvous carries to all ranks.
+/// Opaque to everyone but the transport that wrote it; treat as hostile when reading.
+using Address = std::string;
+
+/// All ranks as rendezvous found them; index = rank.
+struct Peers {
+  std::vector<Address> addresses;
+  std::vector<uint64_t> host_ids;   // equal for ranks that can share memory
+  std::vector<uint64_t> processes;  // equal for ranks (threads) of one process
+};
+
+/// One medium as one rank sees it: makes links, moves what no caller waits for, lets a caller sleep.
+/// Life cycle: create -> address() -> rendezvous -> set_peers() -> link()... -> destruction.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual const char* name() const = 0;  // "shm", "tcp", "self", ...
+  virtual Capabilities capabilities() const = 0;
+  /// What to publish. Valid from creation.
+  virtual Address address() const = 0;
+  /// Everyone's published addresses, once, after rendezvous and before link(). Malformed addresses
+  /// are an error that names the rank.
+  virtual Status set_peers(const Peers& peers) = 0;
+  /// Can this peer be reached over this transport?
+  virtual bool reaches(int peer) const = 0;
+
+  /// The link to `peer` on `channel`, made at first use; owned by the transport. Connecting goes on
+  /// in the background of send/peek/progress; until it is done they move 0 bytes. Both sides may
+  /// ask in any order.
+  virtual Result<Link*> link(int peer, int channel) = 0;
+
+  /// Moves what is not tied to a caller: accepts, handshakes, resends. Cheap when idle.
+  virtual Status progress() = 0;
+
+  /// Blocks up to `timeout_us` until a link may have become ready or wake() is called. Spurious
+  /// returns are fine; a missed event is not: call only after progress found nothing to do.
+  virtual void wait(int64_t timeout_us) = 0;
+  /// Ends a wait() of another thread. Async-signal-unsafe, any thread.
+  virtual void wake() = 0;
+
+  /// This rank's memory that load/store peers see: grows to at least `bytes`, stays mapped at the
+  /// same address once given. Null without capability. Call only between operations.
+  virtual Result<std::byte*> shared_memory(size_t bytes) = 0;
+  /// `peer`'s shared memory as mapped here: at least `bytes` once the peer grew its own; the result
+  /// is null while the peer has not got that far (ask again).
+  virtual Result<std::byte*> peer_memory(int peer, size_t bytes) = 0;
+
+  /// Makes all calls fail with `why` from now on, promptly. Any thread.
+  virtual void abort(const Status& why) = 0;
+};
+
+}  // namespace railccl::transport

@@ -1,10 +1,12 @@
 // Stream: an ordered queue of work on the host, usable where a cudaStream_t is taken.
 //
 // Work enqueued on one Stream runs in order on the Stream's own thread; different Streams run
-// concurrently. A failed item is remembered (status()) and later items still run. Any thread.
+// concurrently. A failed item is remembered (synchronize() reports it) and later items still run.
+// Any thread may call anything here, except that nobody may use a Stream during its destruction.
 #pragma once
 
 #include <condition_variable>
+#include <cstdint>
 #include <deque>
 #include <functional>
 #include <mutex>
@@ -35,7 +37,8 @@ class Stream {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<Status()>> queue_;
-  bool busy_ = false;
+  uint64_t enqueued_ = 0;
+  uint64_t finished_ = 0;
   bool stop_ = false;
   Status first_failure_;
   std::thread thread_;

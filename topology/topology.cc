@@ -1,0 +1,90 @@
+// The Topology class: derived tables, the cost of a path, subsets.
+#include "topology/topology.h"
+
+#include <algorithm>
+#include <cassert>
+#include <utility>
+
+namespace railccl::topology {
+
+namespace {
+
+// What a network path is taken to carry when no probe knew its speed: 10 Gbit/s, the slowest card
+// still common in clusters. Only the relative order of candidates depends on it.
+constexpr double kUnknownNicBytesPerS = 1.25e9;
+
+double nic_speed(const Host& host, int nic) {
+  if (nic < 0) return kUnknownNicBytesPerS;
+  assert(static_cast<size_t>(nic) < host.nics.size());
+  const double speed = host.nics[static_cast<size_t>(nic)].bytes_per_s;
+  return speed > 0 ? speed : kUnknownNicBytesPerS;
+}
+
+}  // namespace
+
+Topology::Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector<Rank> ranks,
+                   double network_alpha_s, double oversubscription)
+    : hosts_(std::move(hosts)),
+      rails_(std::move(rails)),
+      ranks_(std::move(ranks)),
+      of_host_(hosts_.size()),
+      network_alpha_s_(network_alpha_s),
+      oversubscription_(oversubscription) {
+  for (int r = 0; r < size(); r++) {
+    Rank& rank = ranks_[static_cast<size_t>(r)];
+    assert(rank.host >= 0 && static_cast<size_t>(rank.host) < hosts_.size());
+    std::vector<int>& neighbours = of_host_[static_cast<size_t>(rank.host)];
+    rank.local = static_cast<int>(neighbours.size());
+    neighbours.push_back(r);
+  }
+  for (size_t h = 0; h < hosts_.size(); h++)
+    if (!of_host_[h].empty()) used_hosts_.push_back(static_cast<int>(h));
+}
+
+int Topology::ranks_per_host_max() const {
+  size_t most = 0;
+  for (const int h : used_hosts_) most = std::max(most, ranks_of_host(h).size());
+  return static_cast<int>(most);
+}
+
+int Topology::ranks_per_host_min() const {
+  if (used_hosts_.empty()) return 0;
+  size_t least = ranks_.size();
+  for (const int h : used_hosts_) least = std::min(least, ranks_of_host(h).size());
+  return static_cast<int>(least);
+}
+
+Path Topology::path(int from, int to) const {
+  const Rank& a = rank(from);
+  const Rank& b = rank(to);
+  const Host& host = host_of(from);
+  Path path;
+  if (from == to) {
+    path.bytes_per_s = host.copy_bytes_per_s;
+    path.same_process = path.same_host = true;
+    return path;
+  }
+  if (a.host == b.host) {
+    path.same_host = true;
+    path.same_process = a.process == b.process;
+    path.alpha_s = host.inner_alpha_s;
+    path.bytes_per_s = host.inner_bytes_per_s;
+    return path;
+  }
+  path.alpha_s = network_alpha_s_;
+  path.bytes_per_s = std::min(nic_speed(host, a.nic), nic_speed(host_of(to), b.nic));
+  // Without any rail nothing is known about the fabric, and calling every path a crossing would
+  // tell no two paths apart.
+  path.crosses_spine = !rails_.empty() && (a.rail != b.rail || a.rail < 0);
+  if (path.crosses_spine) path.bytes_per_s /= oversubscription_;
+  return path;
+}
+
+Topology Topology::subset(const std::vector<int>& members) const {
+  std::vector<Rank> chosen;
+  chosen.reserve(members.size());
+  for (const int old : members) chosen.push_back(rank(old));
+  return Topology(hosts_, rails_, std::move(chosen), network_alpha_s_, oversubscription_);
+}
+
+}  // namespace railccl::topology

@@ -13,7 +13,9 @@
 #include <functional>
 #include <initializer_list>
 #include <span>
+#include <string>
 #include <utility>
+#include <vector>
 
 #include "plan/plan.h"
 
@@ -67,13 +69,16 @@ class Builder {
   /// Later verbs go to channel c (made when new; channels below it too).
   Builder& channel(int c);
   int channels() const { return static_cast<int>(program_.channels.size()); }
-  /// The steps that `body` writes, `iterations` times. Loops do not nest. Verbs outside of loop()
+  /// The steps that `body` writes, `iterations` times (for 0 the body is not called). The body may
+  /// write to several channels; each of them loops. Loops do not nest. Verbs outside of loop()
   /// happen once.
   void loop(uint64_t iterations, const std::function<void()>& body);
 
+  /// The verbs of plan.h. `pre` scales what is read from src (in reduce: from src, not from
+  /// `sources`), `post` what is written to dst.
   void copy(const Slice& src, const Slice& dst, Pre pre = Pre::no, Post post = Post::no);
-  void reduce(const Slice& src, std::span<const Slice> sources, const Slice& dst,
-              Pre pre = Pre::no, Post post = Post::no);
+  void reduce(const Slice& src, std::span<const Slice> sources, const Slice& dst, Pre pre = Pre::no,
+              Post post = Post::no);
   void send(int to, const Slice& src, Pre pre = Pre::no);
   void recv(int from, const Slice& dst, Post post = Post::no);
   void recv_reduce(int from, const Slice& src, const Slice& dst, Pre pre = Pre::no,
@@ -87,10 +92,16 @@ class Builder {
   Program take() &&;
 
  private:
-  Step& add(Verb verb);
+  static constexpr uint64_t kClosed = ~uint64_t{0};
+  static constexpr uint64_t kOnce = 0;
+
+  Step& add(Verb verb, Pre pre, Post post);
   Program program_;
   int channel_ = 0;
-  bool in_loop_ = false;
+  uint64_t loops_made_ = 0;
+  uint64_t loop_ = kOnce;       // the loop() being written, numbered from 1, or kOnce outside
+  uint64_t iterations_ = 1;     // of that loop
+  std::vector<uint64_t> open_;  // per channel: the loop that its last Loop belongs to
 };
 
 }  // namespace railccl::plan

@@ -17,8 +17,8 @@
 // the sender's count. A slice whose effective count is 0 makes the step do nothing, on both sides.
 // A send is posted: the program goes on while it is in flight. A later step that writes any of its
 // source waits for it, and so does the end of the program. At most kSendWindow messages per
-// (peer, channel) are in flight; one more waits. Besides these only recv, recv_reduce and wait block.
-// Reading or writing a peer's memory never blocks: order it with signal and wait.
+// (peer, channel) are in flight; one more waits. Besides these only recv, recv_reduce and wait
+// block. Reading or writing a peer's memory never blocks: order it with signal and wait.
 //
 // `pre` marks the reading of raw input as one rank's contribution, where PreMulSum scales and avg
 // on floats divides; each contribution has it exactly once. `post` marks the write of a finished
@@ -58,7 +58,9 @@ struct Request {
 /// Elements of `rank`'s input and output buffer, 0 where a rooted collective gives it none.
 uint64_t input_elements(const Request& request, int ranks, int rank);
 uint64_t output_elements(const Request& request, int ranks, int rank);
-inline uint64_t bytes_of(const Request& request) { return request.count * size_of(request.datatype); }
+inline uint64_t bytes_of(const Request& request) {
+  return request.count * size_of(request.datatype);
+}
 uint64_t hash_of(const Request& request);
 /// "all_reduce(count=1024, float, sum)": for people, logs and mismatch errors.
 std::string text_of(const Request& request);
@@ -97,8 +99,8 @@ const char* name_of(Verb verb);
 
 struct Step {
   Verb verb = Verb::copy;
-  bool pre = false;   // apply the operator's pre-scaling to src
-  bool post = false;  // apply the operator's post-scaling to the result
+  bool pre = false;           // apply the operator's pre-scaling to src
+  bool post = false;          // apply the operator's post-scaling to the result
   int32_t peer = kHere;       // send, recv, recv_reduce, signal, wait; kHere: signal/wait between
                               // two channels of this rank
   uint16_t channel = 0;       // signal/wait with peer == kHere: the other channel

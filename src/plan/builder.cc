@@ -1,0 +1,118 @@
+// Builder: appends steps to the loops of a Program's channels.
+#include "plan/builder.h"
+
+#include <cassert>
+
+namespace railccl::plan {
+
+Builder::Builder(const Request& request, int ranks, int rank, std::string algorithm) {
+  assert(ranks >= 1 && rank >= 0 && rank < ranks);
+  program_.rank = rank;
+  program_.ranks = ranks;
+  program_.algorithm = std::move(algorithm);
+  program_.request = request;
+  channel(0);
+}
+
+Region Builder::input() const {
+  return {Buffer::input, kHere, 0, input_elements(request(), ranks(), rank())};
+}
+
+Region Builder::output() const {
+  return {Buffer::output, kHere, 0, output_elements(request(), ranks(), rank())};
+}
+
+Region Builder::scratch(uint64_t count) {
+  const uint64_t offset = program_.scratch_elements;
+  program_.scratch_elements += count;
+  return {Buffer::scratch, kHere, offset, count};
+}
+
+Builder& Builder::channel(int c) {
+  assert(c >= 0);
+  channel_ = c;
+  const size_t needed = static_cast<size_t>(c) + 1;
+  if (program_.channels.size() < needed) {
+    program_.channels.resize(needed);
+    open_.resize(needed, kClosed);
+  }
+  return *this;
+}
+
+void Builder::loop(uint64_t iterations, const std::function<void()>& body) {
+  assert(loop_ == kOnce && "loops do not nest");
+  if (iterations == 0) return;
+  loop_ = ++loops_made_;
+  iterations_ = iterations;
+  body();
+  loop_ = kOnce;
+  iterations_ = 1;
+}
+
+void Builder::copy(const Slice& src, const Slice& dst, Pre pre, Post post) {
+  Step& step = add(Verb::copy, pre, post);
+  step.src = src;
+  step.dst = dst;
+}
+
+void Builder::reduce(const Slice& src, std::span<const Slice> sources, const Slice& dst, Pre pre,
+                     Post post) {
+  Step& step = add(Verb::reduce, pre, post);
+  step.src = src;
+  step.dst = dst;
+  step.first_source = static_cast<uint32_t>(program_.sources.size());
+  step.source_count = static_cast<uint32_t>(sources.size());
+  program_.sources.insert(program_.sources.end(), sources.begin(), sources.end());
+}
+
+void Builder::send(int to, const Slice& src, Pre pre) {
+  Step& step = add(Verb::send, pre, Post::no);
+  step.peer = to;
+  step.src = src;
+}
+
+void Builder::recv(int from, const Slice& dst, Post post) {
+  Step& step = add(Verb::recv, Pre::no, post);
+  step.peer = from;
+  step.dst = dst;
+}
+
+void Builder::recv_reduce(int from, const Slice& src, const Slice& dst, Pre pre, Post post) {
+  Step& step = add(Verb::recv_reduce, pre, post);
+  step.peer = from;
+  step.src = src;
+  step.dst = dst;
+}
+
+void Builder::signal(int to) { add(Verb::signal, Pre::no, Post::no).peer = to; }
+
+void Builder::wait(int from) { add(Verb::wait, Pre::no, Post::no).peer = from; }
+
+void Builder::signal_channel(int channel) {
+  add(Verb::signal, Pre::no, Post::no).channel = static_cast<uint16_t>(channel);
+}
+
+void Builder::wait_channel(int channel) {
+  add(Verb::wait, Pre::no, Post::no).channel = static_cast<uint16_t>(channel);
+}
+
+Program Builder::take() && { return std::move(program_); }
+
+Step& Builder::add(Verb verb, Pre pre, Post post) {
+  const size_t c = static_cast<size_t>(channel_);
+  Channel& channel = program_.channels[c];
+  if (open_[c] != loop_) {
+    // Verbs outside of loop() gather in one loop that runs once; each call of loop() opens its own
+    // loop on every channel that its body writes to.
+    channel.loops.push_back({static_cast<uint32_t>(channel.steps.size()), 0, iterations_});
+    open_[c] = loop_;
+  }
+  channel.loops.back().step_count++;
+  Step& step = channel.steps.emplace_back();
+  step.verb = verb;
+  step.pre = pre == Pre::yes;
+  step.post = post == Post::yes;
+  return step;
+}
+
+}  // namespace railccl::plan

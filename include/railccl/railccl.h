@@ -1,0 +1,78 @@
+/* railccl.h: what railccl adds to NCCL's interface. Plain C99 or C++; conventions as in nccl.h. */
+#ifndef RAILCCL_RAILCCL_H_
+#define RAILCCL_RAILCCL_H_
+
+#include "nccl.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- Version ---------------------------------------------------------------------------- */
+
+/* The version of the library at hand, for example 0, 1, 0. Any pointer may be null. */
+ncclResult_t railcclGetVersion(int* major, int* minor, int* patch);
+
+/* ---- Streams on the host ---------------------------------------------------------------- */
+
+/* An ordered queue of work, usable wherever nccl.h takes a cudaStream_t: calls on it return when
+ * they are queued, and run one after the other on the queue's own thread. Different streams run
+ * concurrently. Buffers must stay valid and untouched until the work is done. Any thread may use
+ * a stream. It is not a CUDA stream: CUDA's functions do not accept it. */
+ncclResult_t railcclStreamCreate(cudaStream_t* stream);
+/* Waits until everything queued so far is done; the first failure since the last call. */
+ncclResult_t railcclStreamSynchronize(cudaStream_t stream);
+/* ncclSuccess when nothing is queued or running, else ncclInProgress; never blocks. */
+ncclResult_t railcclStreamQuery(cudaStream_t stream);
+/* Waits like railcclStreamSynchronize, then frees the stream. A null stream does nothing. */
+ncclResult_t railcclStreamDestroy(cudaStream_t stream);
+
+/* ---- Meeting without exchanging an id --------------------------------------------------- */
+
+/* The id of a meeting point that all ranks know, for example from MASTER_ADDR and a free port:
+ * every rank computes the same id and nothing needs to be handed around. The process that joins as
+ * rank 0 serves the meeting and must own `host`. `host` is a name or an IPv4 or IPv6 address. Ranks
+ * with a different `secret` (text; may be null) are refused. */
+ncclResult_t railcclGetUniqueIdAt(const char* host, int port, const char* secret,
+                                  ncclUniqueId* uniqueId);
+
+/* ---- What ran --------------------------------------------------------------------------- */
+
+typedef struct railcclChoice_v1 {
+  size_t size;        /* identifies the layout: leave it alone */
+  char algorithm[32]; /* for example "ring" */
+  char transport[32]; /* for example "shm+tcp" */
+  int channels;
+  size_t chunkBytes;  /* unit of pipelining; 0 when the algorithm has none */
+  double predictedUs; /* by the cost model */
+  double boundUs;     /* no algorithm can be faster on this topology */
+} railcclChoice_t;
+#define RAILCCL_CHOICE_INITIALIZER \
+  { sizeof(railcclChoice_t), "", "", 0, 0, 0.0, 0.0 }
+
+/* How the last collective that finished on `comm` was carried out. `choice` must have been set to
+ * RAILCCL_CHOICE_INITIALIZER. */
+ncclResult_t railcclCommLastChoice(ncclComm_t comm, railcclChoice_t* choice);
+
+/* ---- Settings --------------------------------------------------------------------------- */
+
+/* One environment variable that the library reads. */
+typedef struct railcclSetting_v1 {
+  const char* name; /* "NCCL_ALGO" */
+  const char* kind; /* "integer", "size", "boolean" or "text" */
+  const char* defaultText;
+  const char* meaning;
+} railcclSetting_t;
+
+/* All of them: *settings is an array of *count rows that lives as long as the library. */
+ncclResult_t railcclGetSettings(const railcclSetting_t** settings, int* count);
+
+/* Checks the process's environment as making a communicator would: ncclInvalidArgument and a text
+ * that names the variable and its value when one is malformed. */
+ncclResult_t railcclCheckEnvironment(void);
+
+#ifdef __cplusplus
+} /* extern "C" */
+#endif
+
+#endif /* RAILCCL_RAILCCL_H_ */

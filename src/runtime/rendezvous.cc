@@ -1,0 +1,2 @@
+// Rendezvous: the root, the meeting and the tree exchange; see rendezvous.h.
+#include "runtime/rendezvous.h"

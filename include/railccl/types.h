@@ -9,17 +9,17 @@
 
 // RAILCCL_DATATYPES(X): X(enumerator, number in nccl.h, bytes per element, text name)
 // Numbers are NCCL 2.28's ncclDataType_t, so a cast converts between the two.
-#define RAILCCL_DATATYPES(X)  \
-  X(int8, 0, 1, "int8")       \
-  X(uint8, 1, 1, "uint8")     \
-  X(int32, 2, 4, "int32")     \
-  X(uint32, 3, 4, "uint32")   \
-  X(int64, 4, 8, "int64")     \
-  X(uint64, 5, 8, "uint64")   \
-  X(float16, 6, 2, "half")    \
-  X(float32, 7, 4, "float")   \
-  X(float64, 8, 8, "double")  \
-  X(bfloat16, 9, 2, "bfloat16") \
+#define RAILCCL_DATATYPES(X)       \
+  X(int8, 0, 1, "int8")            \
+  X(uint8, 1, 1, "uint8")          \
+  X(int32, 2, 4, "int32")          \
+  X(uint32, 3, 4, "uint32")        \
+  X(int64, 4, 8, "int64")          \
+  X(uint64, 5, 8, "uint64")        \
+  X(float16, 6, 2, "half")         \
+  X(float32, 7, 4, "float")        \
+  X(float64, 8, 8, "double")       \
+  X(bfloat16, 9, 2, "bfloat16")    \
   X(float8e4m3, 10, 1, "fp8_e4m3") \
   X(float8e5m2, 11, 1, "fp8_e5m2")
 
@@ -38,14 +38,14 @@
 // RAILCCL_COLLECTIVES(X): X(enumerator, text name, input blocks, output blocks, reduces, rooted)
 // Blocks are multiples of Request::count elements: 1, or n meaning the number of ranks. A rooted
 // collective's input (broadcast, scatter) or output (reduce, gather) exists at the root only.
-#define RAILCCL_COLLECTIVES(X)                      \
-  X(all_reduce, "all_reduce", 1, 1, true, false)    \
+#define RAILCCL_COLLECTIVES(X)                           \
+  X(all_reduce, "all_reduce", 1, 1, true, false)         \
   X(reduce_scatter, "reduce_scatter", n, 1, true, false) \
-  X(all_gather, "all_gather", 1, n, false, false)   \
-  X(broadcast, "broadcast", 1, 1, false, true)      \
-  X(reduce, "reduce", 1, 1, true, true)             \
-  X(all_to_all, "all_to_all", n, n, false, false)   \
-  X(gather, "gather", 1, n, false, true)            \
+  X(all_gather, "all_gather", 1, n, false, false)        \
+  X(broadcast, "broadcast", 1, 1, false, true)           \
+  X(reduce, "reduce", 1, 1, true, true)                  \
+  X(all_to_all, "all_to_all", n, n, false, false)        \
+  X(gather, "gather", 1, n, false, true)                 \
   X(scatter, "scatter", n, 1, false, true)
 
 namespace railccl {

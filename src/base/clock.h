@@ -20,7 +20,9 @@ class Deadline {
  public:
   static Deadline after_ms(int64_t ms) { return Deadline(now_ns() + ms * 1'000'000); }
   static Deadline never() { return Deadline(std::numeric_limits<int64_t>::max()); }
-  bool passed() const { return at_ns_ != std::numeric_limits<int64_t>::max() && now_ns() >= at_ns_; }
+  bool passed() const {
+    return at_ns_ != std::numeric_limits<int64_t>::max() && now_ns() >= at_ns_;
+  }
   /// Milliseconds left, at least 0, at most `cap_ms` (the form poll and epoll take).
   int left_ms(int cap_ms) const {
     const int64_t left = (at_ns_ - now_ns() + 999'999) / 1'000'000;

@@ -46,7 +46,8 @@ std::shared_ptr<spdlog::logger> make_sink() {
   if (settings.is_ok() && !settings->debug_file.empty()) {
     try {  // a log that cannot be written must not stop the program
       sink = std::make_shared<spdlog::logger>(
-          "railccl", std::make_shared<spdlog::sinks::basic_file_sink_mt>(expand(settings->debug_file)));
+          "railccl",
+          std::make_shared<spdlog::sinks::basic_file_sink_mt>(expand(settings->debug_file)));
     } catch (const spdlog::spdlog_ex&) {
       sink = nullptr;
     }

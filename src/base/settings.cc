@@ -50,8 +50,8 @@ Status parse_size(const char* variable, std::string_view text, uint64_t low, uin
                   text);
   value <<= shift;
   if (value < low || value > high)
-    return Status(Code::invalid_argument, "{}={}: must be from {} to {} bytes", variable, text,
-                  low, high);
+    return Status(Code::invalid_argument, "{}={}: must be from {} to {} bytes", variable, text, low,
+                  high);
   out = value;
   return ok();
 }
@@ -84,7 +84,7 @@ Result<Settings> Settings::load(const std::function<const char*(const char*)>& g
 #define RAILCCL_SETTING_SIZE(member, variable, default_value, low, high, meaning) \
   if (const char* text = get(variable); text != nullptr && *text != 0)            \
     RAILCCL_CHECK(parse_size(variable, text, low, high, settings.member));
-#define RAILCCL_SETTING_BOOL(member, variable, default_value, meaning)  \
+#define RAILCCL_SETTING_BOOL(member, variable, default_value, meaning) \
   if (const char* text = get(variable); text != nullptr && *text != 0) \
     RAILCCL_CHECK(parse_bool(variable, text, settings.member));
 #define RAILCCL_SETTING_TEXT(member, variable, default_value, meaning) \

@@ -94,7 +94,7 @@ Status system_error(int error, std::string prefix);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}  // NOLINT: implicit on purpose
+  Result(T value) : value_(std::move(value)) {}         // NOLINT: implicit on purpose
   Result(Status status) : status_(std::move(status)) {  // NOLINT
     assert(!status_.is_ok() && "a Result without a value needs a failure");
   }
@@ -127,14 +127,13 @@ class [[nodiscard]] Result {
 #define RAILCCL_CONCAT(a, b) RAILCCL_CONCAT_(a, b)
 
 /// Returns from the enclosing function when `expression` (a Status) failed.
-#define RAILCCL_CHECK(expression)                                    \
-  do {                                                               \
-    if (::railccl::Status status_ = (expression); !status_.is_ok()) \
-      return status_;                                                \
+#define RAILCCL_CHECK(expression)                                                   \
+  do {                                                                              \
+    if (::railccl::Status status_ = (expression); !status_.is_ok()) return status_; \
   } while (0)
 
 /// `RAILCCL_TRY(auto x, f())`: x = value of the Result, or returns its Status.
-#define RAILCCL_TRY(declaration, expression)                              \
+#define RAILCCL_TRY(declaration, expression) \
   RAILCCL_TRY_(RAILCCL_CONCAT(result_, __LINE__), declaration, expression)
 #define RAILCCL_TRY_(result, declaration, expression) \
   auto result = (expression);                         \

@@ -1,0 +1,65 @@
+#!/usr/bin/env python3
+"""Floors: a room may include only rooms below it. The includes of all sources are compared with the
+house's plan, and one wrong include is compiled to show that the build itself refuses it."""
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+root, build, compiler = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+BELOW = {
+    "base": set(),
+    "plan": {"base"},
+    "topology": {"base"},
+    "kernels": {"base"},
+    "algorithms": {"base", "plan", "topology"},
+    "transport": {"base"},
+    "runtime": {"base", "plan", "topology", "kernels", "algorithms", "transport"},
+    "api": {"base", "runtime", "plan", "topology", "kernels", "algorithms", "transport"},
+}
+FOLDER = {room: root / ("src/" + room if (root / "src" / room).is_dir() else room) for room in BELOW}
+PUBLIC_ONLY = {"bench": root / "bench", "trainer": root / "trainer", "launch": root / "tools/launch"}
+problems = []
+
+
+def rooms_included(path):
+    for number, line in enumerate(path.read_text().splitlines(), 1):
+        match = re.match(r'\s*#\s*include\s+["<](\.\./|(\w+)/)', line)
+        if match and match.group(1) == "../":
+            problems.append(f"{path}:{number}: relative include")
+        elif match and match.group(2) in BELOW:
+            yield number, match.group(2)
+
+
+for room, folder in FOLDER.items():
+    for path in sorted(folder.rglob("*.[ch]*")):
+        for number, other in rooms_included(path):
+            if other != room and other not in BELOW[room]:
+                problems.append(f"{path}:{number}: {room} includes {other}")
+for name, folder in PUBLIC_ONLY.items():
+    for path in sorted(folder.glob("*.[ch]*")):
+        if path.name == "kernels_bench.cc":
+            continue  # measures a room from inside
+        for number, other in rooms_included(path):
+            problems.append(f"{path}:{number}: {name} includes {other}, not only public headers")
+
+# The build's own enforcement: with the include roots that algorithms/ gets, transport/ is invisible.
+flags = []
+commands = (build / "compile_commands.json").read_text()
+line = next(m for m in re.findall(r'"command": "(.*?)"', commands) if "algorithms/registry.cc" in m)
+flags = [f for f in line.split() if f.startswith("-I") or f.startswith("-std")]
+flags += re.findall(r"-isystem \S+", line)
+with tempfile.TemporaryDirectory() as folder:
+    for header, allowed in (("plan/plan.h", True), ("transport/link.h", False),
+                            ("runtime/communicator.h", False)):
+        source = pathlib.Path(folder) / "probe.cc"
+        source.write_text(f'#include "{header}"\n')
+        done = subprocess.run([compiler, "-fsyntax-only", *flags, str(source)], capture_output=True)
+        if (done.returncode == 0) != allowed:
+            problems.append(f"algorithms/ {'cannot' if allowed else 'can'} include {header}: {done.stderr.decode()[:300]}")
+
+for problem in problems:
+    print(problem)
+print(f"{len(problems)} problems")
+sys.exit(1 if problems else 0)

@@ -3,6 +3,7 @@
 // ranks, over the ranks of a host, or over one rail.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 namespace railccl::algorithms {

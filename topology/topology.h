@@ -31,6 +31,7 @@ struct Gpu {
   std::string name;
   std::string pci;  // "0000:17:00.0", empty if unknown
   int numa = -1;
+  std::string upstream;  // PCI bridges above it, root first: "0000:15:01.0/0000:16:00.0"
   friend bool operator==(const Gpu&, const Gpu&) = default;
 };
 
@@ -40,9 +41,11 @@ struct Nic {
   int numa = -1;
   double bytes_per_s = 0;              // nominal, one direction; 0 = unknown
   bool up = true;
-  std::vector<std::string> addresses;  // "10.0.1.2/24", "fe80::1/64"
+  std::vector<std::string> addresses;  // "10.0.1.2/24", "fe80::1/64", RDMA: "gid fd00::1/64"
   std::string neighbourhood;           // what decides its rail: "subnet 10.0.1.0/24", "leaf 3"
   int rail = -1;                       // index into Topology::rails
+  std::string upstream;                // as in Gpu
+  std::string rdma;                    // RDMA device of this port, "mlx5_0"; empty if none
   friend bool operator==(const Nic&, const Nic&) = default;
 };
 
@@ -62,7 +65,7 @@ struct Host {
 
 struct Rail {
   std::string reason;  // why these NICs are one rail, for people
-  double bytes_per_s = 0;
+  double bytes_per_s = 0;  // of its slowest NIC that is up; 0 = unknown
   friend bool operator==(const Rail&, const Rail&) = default;
 };
 

@@ -1,0 +1,404 @@
+// Execution: the interpreter of the plan language on the host.
+#include "runtime/execute.h"
+
+#include <algorithm>
+#include <cassert>
+
+namespace railccl::runtime {
+
+using plan::Buffer;
+using plan::kHere;
+using plan::Slice;
+using plan::Step;
+using plan::Verb;
+
+namespace {
+
+bool is_local(Verb verb) { return verb == Verb::copy || verb == Verb::reduce; }
+bool sends(Verb verb) { return verb == Verb::send || verb == Verb::signal; }
+
+const kernels::Scale kNoScale;
+
+}  // namespace
+
+Result<std::unique_ptr<Execution>> Execution::make(plan::Program program, Wires& wires) {
+  std::unique_ptr<Execution> execution(new Execution(std::move(program), wires));
+  RAILCCL_CHECK(execution->bind().context("plan {} of {}", execution->program_.algorithm,
+                                          plan::text_of(execution->program_.request)));
+  return execution;
+}
+
+Status Execution::bind() {
+  element_ = size_of(program_.request.datatype);
+  const size_t channels = program_.channels.size();
+  if (channels > static_cast<size_t>(kPlanChannelsMax))
+    return Status(Code::internal, "{} channels, at most {} are possible", channels,
+                  kPlanChannelsMax);
+  step_wires_.resize(channels);
+  channel_wires_.resize(channels);
+  cursors_.resize(channels);
+  local_signals_.assign(channels * channels, 0);
+  size_t inputs = 1;
+  for (size_t c = 0; c < channels; c++) {
+    const plan::Channel& channel = program_.channels[c];
+    step_wires_[c].resize(channel.steps.size(), nullptr);
+    for (size_t s = 0; s < channel.steps.size(); s++) {
+      const Step& step = channel.steps[s];
+      inputs = std::max<size_t>(inputs, step.source_count + 1);
+      if (is_local(step.verb) || step.peer == kHere) continue;
+      RAILCCL_TRY(Wire * wire, wires_.wire(step.peer, static_cast<int>(c)));
+      step_wires_[c][s] = wire;
+      auto& list = channel_wires_[c];
+      if (sends(step.verb) && std::find(list.begin(), list.end(), wire) == list.end())
+        list.push_back(wire);
+    }
+    for (const plan::Loop& loop : channel.loops)
+      for (uint32_t s = loop.first_step; s < loop.first_step + loop.step_count; s++) {
+        const Step& step = channel.steps[s];
+        note_peer_memory(step.dst, loop.iterations);
+        note_peer_memory(step.src, loop.iterations);
+        for (uint32_t i = 0; i < step.source_count; i++)
+          note_peer_memory(program_.sources[step.first_source + i], loop.iterations);
+      }
+  }
+  inputs_.resize(inputs);
+  return ok();
+}
+
+void Execution::note_peer_memory(const Slice& slice, uint64_t iterations) {
+  if (slice.owner == kHere || slice.owner == program_.rank || iterations == 0) return;
+  const uint64_t positions =
+      slice.modulo == 0 ? iterations : std::min<uint64_t>(iterations, slice.modulo);
+  const size_t end = (slice.offset + (positions - 1) * slice.stride + slice.count) * element_;
+  auto found = std::find_if(peers_.begin(), peers_.end(),
+                            [&](const PeerMemory& peer) { return peer.rank == slice.owner; });
+  if (found == peers_.end()) found = peers_.insert(found, PeerMemory{slice.owner, 0, nullptr});
+  found->bytes = std::max(found->bytes, end);
+}
+
+Status Execution::begin(const Operation& operation) {
+  sequence_ = operation.sequence;
+  input_ = static_cast<const std::byte*>(operation.input);
+  output_ = static_cast<std::byte*>(operation.output);
+  scaling_ = operation.scaling;
+  RAILCCL_TRY(scratch_, wires_.scratch(program_.scratch_elements * element_));
+  for (size_t c = 0; c < cursors_.size(); c++) {
+    cursors_[c] = Cursor();
+    const plan::Channel& channel = program_.channels[c];
+    // Stand on the first step there is.
+    Cursor& cursor = cursors_[c];
+    while (cursor.loop < channel.loops.size() && (channel.loops[cursor.loop].iterations == 0 ||
+                                                  channel.loops[cursor.loop].step_count == 0))
+      cursor.loop++;
+    cursor.done = cursor.loop == channel.loops.size();
+  }
+  return ok();
+}
+
+Outcome Execution::step() {
+  Outcome outcome;
+  outcome.done = true;
+  for (size_t c = 0; c < cursors_.size(); c++) {
+    if (!cursors_[c].done) {
+      auto moved = advance(static_cast<int>(c));
+      if (!moved.is_ok()) {
+        outcome.status = moved.status();
+        outcome.done = false;
+        return outcome;
+      }
+      outcome.progressed |= *moved;
+    }
+    for (Wire* wire : channel_wires_[c]) {
+      if (wire->idle()) continue;
+      auto moved = wire->push();
+      if (!moved.is_ok()) {
+        outcome.status =
+            moved.status().context("rank {} sending to rank {}", program_.rank, wire->peer());
+        outcome.done = false;
+        return outcome;
+      }
+      outcome.progressed |= *moved;
+      outcome.done &= wire->idle();
+    }
+    outcome.done &= cursors_[c].done;
+  }
+  return outcome;
+}
+
+/// Performs steps of a channel until one blocks or the visit's budget is used up.
+Result<bool> Execution::advance(int channel) {
+  Cursor& cursor = cursors_[static_cast<size_t>(channel)];
+  const plan::Channel& steps = program_.channels[static_cast<size_t>(channel)];
+  cursor.budget = kBytesPerVisit;
+  bool moved = false;
+  while (!cursor.done) {
+    const Step& step = steps.steps[steps.loops[cursor.loop].first_step + cursor.step];
+    const size_t before = cursor.budget;
+    auto progress = perform(channel, step);
+    if (!progress.is_ok())
+      return progress.status().context(
+          "rank {} channel {} {} {}", program_.rank, channel, plan::name_of(step.verb),
+          step.peer == kHere ? "here" : fmt::format("rank {}", step.peer));
+    if (*progress == Progress::finished) next_step(channel);
+    moved |= *progress == Progress::finished || cursor.budget != before;
+    if (*progress != Progress::finished || cursor.budget == 0) break;
+  }
+  return moved;
+}
+
+void Execution::next_step(int channel) {
+  Cursor& cursor = cursors_[static_cast<size_t>(channel)];
+  const std::vector<plan::Loop>& loops = program_.channels[static_cast<size_t>(channel)].loops;
+  cursor.elements = 0;
+  cursor.checked = false;
+  // A step of no bytes costs something too: count it, so that a visit stays bounded.
+  cursor.budget -= std::min<size_t>(cursor.budget, 64);
+  if (++cursor.step < loops[cursor.loop].step_count) return;
+  cursor.step = 0;
+  if (++cursor.iteration < loops[cursor.loop].iterations) return;
+  cursor.iteration = 0;
+  do {
+    cursor.loop++;
+  } while (cursor.loop < loops.size() &&
+           (loops[cursor.loop].iterations == 0 || loops[cursor.loop].step_count == 0));
+  cursor.done = cursor.loop == loops.size();
+}
+
+Result<Execution::Progress> Execution::perform(int channel, const Step& step) {
+  Cursor& cursor = cursors_[static_cast<size_t>(channel)];
+  Wire* wire = wire_of(
+      channel,
+      static_cast<uint32_t>(&step - program_.channels[static_cast<size_t>(channel)].steps.data()));
+  if (step.verb == Verb::signal) return perform_signal(channel, step, wire);
+  if (step.verb == Verb::wait) return perform_wait(channel, step, wire);
+  const Slice& shape = step.verb == Verb::send ? step.src : step.dst;
+  const uint64_t count = shape.count_at(cursor.iteration);
+  if (count == 0) return Progress::finished;
+  if (!cursor.checked) {
+    RAILCCL_TRY(const bool mapped, map_peers(step));
+    if (!mapped) return Progress::blocked;
+    if (step.verb != Verb::send &&
+        still_read(address(step.dst, cursor.iteration), count * element_))
+      return Progress::blocked;
+    cursor.checked = true;
+  }
+  switch (step.verb) {
+    case Verb::send:
+      return perform_send(cursor, step, *wire);
+    case Verb::recv:
+      return perform_recv(cursor, step, *wire);
+    case Verb::recv_reduce:
+      return perform_recv_reduce(cursor, step, *wire);
+    default:
+      return perform_local(cursor, step);
+  }
+}
+
+Result<Execution::Progress> Execution::perform_local(Cursor& cursor, const Step& step) {
+  const uint64_t i = cursor.iteration;
+  const uint64_t count = step.dst.count_at(i);
+  const uint64_t piece =
+      std::min<uint64_t>(count - cursor.elements, std::max<size_t>(1, cursor.budget / element_));
+  const size_t at = cursor.elements * element_;
+  const kernels::Scale& pre = step.pre ? scaling_.pre : kNoScale;
+  const kernels::Scale& post = step.post ? scaling_.post : kNoScale;
+  std::byte* dst = address(step.dst, i) + at;
+  const bool scaled =
+      pre.kind != kernels::Scale::Kind::none || post.kind != kernels::Scale::Kind::none;
+  inputs_[0] = address(step.src, i) + at;
+  for (uint32_t s = 0; s < step.source_count; s++)
+    inputs_[s + 1] = address(program_.sources[step.first_source + s], i) + at;
+  if (step.verb == Verb::reduce || scaled) {
+    kernels::reduce(dst, inputs_.data(), static_cast<int>(step.source_count) + 1, piece,
+                    program_.request.datatype, program_.request.op, pre, post);
+  } else if (dst != inputs_[0]) {
+    kernels::copy(dst, inputs_[0], piece * element_);
+  }
+  cursor.elements += piece;
+  cursor.budget -= std::min<size_t>(cursor.budget, piece * element_);
+  return cursor.elements == count ? Progress::finished : Progress::partial;
+}
+
+Result<Execution::Progress> Execution::perform_send(Cursor& cursor, const Step& step, Wire& wire) {
+  if (wire.window_full()) {
+    RAILCCL_TRY(const bool moved, wire.push());
+    if (moved) cursor.budget -= std::min<size_t>(cursor.budget, 1);
+    if (wire.window_full()) return Progress::blocked;
+  }
+  const uint64_t bytes = step.src.count_at(cursor.iteration) * element_;
+  const bool scaled = step.pre && scaling_.pre.kind != kernels::Scale::Kind::none;
+  const OutgoingScale scale{scaling_.pre, program_.request.datatype};
+  wire.post({MessageKind::data, static_cast<uint32_t>(sequence_), bytes, program_.request},
+            address(step.src, cursor.iteration), scaled ? &scale : nullptr);
+  RAILCCL_TRY([[maybe_unused]] const bool moved, wire.push());
+  return Progress::finished;
+}
+
+Result<Execution::Progress> Execution::perform_recv(Cursor& cursor, const Step& step, Wire& wire) {
+  const uint64_t bytes = step.dst.count_at(cursor.iteration) * element_;
+  RAILCCL_TRY(const bool arrived, take_header(wire, MessageKind::data, bytes));
+  if (!arrived) return Progress::blocked;
+  // `elements` counts bytes here: a medium may stop in the middle of an element.
+  std::byte* dst = address(step.dst, cursor.iteration);
+  const size_t want =
+      std::min<uint64_t>(bytes - cursor.elements, std::max<size_t>(cursor.budget, 1));
+  RAILCCL_TRY(const size_t got, wire.receive(dst + cursor.elements, want));
+  if (step.post && scaling_.post.kind != kernels::Scale::Kind::none) {
+    const uint64_t from = cursor.elements / element_, to = (cursor.elements + got) / element_;
+    if (to > from)
+      kernels::scale(dst + from * element_, dst + from * element_, to - from,
+                     program_.request.datatype, scaling_.post);
+  }
+  cursor.elements += got;
+  cursor.budget -= std::min(cursor.budget, got);
+  if (cursor.elements < bytes) return got == 0 ? Progress::blocked : Progress::partial;
+  wire.finish_message();
+  return Progress::finished;
+}
+
+Result<Execution::Progress> Execution::perform_recv_reduce(Cursor& cursor, const Step& step,
+                                                           Wire& wire) {
+  const uint64_t count = step.dst.count_at(cursor.iteration);
+  RAILCCL_TRY(const bool arrived, take_header(wire, MessageKind::data, count * element_));
+  if (!arrived) return Progress::blocked;
+  bool moved = false;
+  while (cursor.elements < count) {
+    const size_t want = std::min<uint64_t>((count - cursor.elements) * element_,
+                                           std::max(cursor.budget / element_ * element_, element_));
+    RAILCCL_TRY(const std::span<const std::byte> view, wire.peek_elements(want, element_));
+    if (view.empty()) return moved ? Progress::partial : Progress::blocked;
+    const size_t at = cursor.elements * element_;
+    const void* inputs[2] = {address(step.src, cursor.iteration) + at, view.data()};
+    kernels::reduce(address(step.dst, cursor.iteration) + at, inputs, 2, view.size() / element_,
+                    program_.request.datatype, program_.request.op,
+                    step.pre ? scaling_.pre : kNoScale, step.post ? scaling_.post : kNoScale);
+    cursor.elements += view.size() / element_;
+    cursor.budget -= std::min(cursor.budget, view.size());
+    wire.consume_elements(view.size());
+    moved = true;
+    if (cursor.budget == 0 && cursor.elements < count) return Progress::partial;
+  }
+  wire.finish_message();
+  return Progress::finished;
+}
+
+Result<Execution::Progress> Execution::perform_signal(int channel, const Step& step, Wire* wire) {
+  if (wire == nullptr) {
+    local_signals(channel, step.channel)++;
+    return Progress::finished;
+  }
+  if (wire->window_full()) {
+    RAILCCL_TRY([[maybe_unused]] const bool moved, wire->push());
+    if (wire->window_full()) return Progress::blocked;
+  }
+  wire->post({MessageKind::signal, static_cast<uint32_t>(sequence_), 0, program_.request}, nullptr,
+             nullptr);
+  RAILCCL_TRY([[maybe_unused]] const bool moved, wire->push());
+  return Progress::finished;
+}
+
+Result<Execution::Progress> Execution::perform_wait(int channel, const Step& step, Wire* wire) {
+  if (wire == nullptr) {
+    uint32_t& given = local_signals(step.channel, channel);
+    if (given == 0) return Progress::blocked;
+    given--;
+    return Progress::finished;
+  }
+  RAILCCL_TRY(const bool arrived, take_header(*wire, MessageKind::signal, 0));
+  if (!arrived) return Progress::blocked;
+  wire->finish_message();
+  return Progress::finished;
+}
+
+Result<bool> Execution::take_header(Wire& wire, MessageKind kind, uint64_t bytes) {
+  RAILCCL_TRY(const bool arrived, wire.header_arrived());
+  if (!arrived) return false;
+  const Header mine{kind, static_cast<uint32_t>(sequence_), bytes, program_.request};
+  if (!(wire.header() == mine)) return differs(wire, mine);
+  return true;
+}
+
+Status Execution::differs(const Wire& wire, const Header& mine) {
+  const Header& theirs = wire.header();
+  mismatch_ = Mismatch{wire.peer(), text_of(mine, false), text_of(theirs, true)};
+  if (mismatch_->mine == mismatch_->theirs)
+    // The same call, cut differently: the ranks chose different plans.
+    return Status(Code::internal, Scope::communicator,
+                  "rank {} runs {} by another plan than rank {}: a message of {} bytes (kind {}) "
+                  "came where {} bytes (kind {}) were expected",
+                  wire.peer(), mismatch_->theirs, program_.rank, theirs.bytes,
+                  static_cast<int>(theirs.kind), mine.bytes, static_cast<int>(mine.kind));
+  return Status(Code::mismatch, Scope::communicator, "rank {} called {}, but rank {} called {}",
+                program_.rank, mismatch_->mine, wire.peer(), mismatch_->theirs);
+}
+
+bool Execution::still_read(const std::byte* begin, size_t bytes) const {
+  for (const std::vector<Wire*>& wires : channel_wires_)
+    for (const Wire* wire : wires)
+      if (wire->reads(begin, bytes)) return true;
+  return false;
+}
+
+std::byte* Execution::base_of(const Slice& slice) const {
+  switch (slice.buffer) {
+    case Buffer::input:
+      return const_cast<std::byte*>(input_);  // only ever read: the checker proves it
+    case Buffer::output:
+      return output_;
+    case Buffer::scratch:
+      break;
+  }
+  if (slice.owner == kHere || slice.owner == program_.rank) return scratch_;
+  for (const PeerMemory& peer : peers_)
+    if (peer.rank == slice.owner) return peer.base;
+  return nullptr;
+}
+
+/// Makes sure that the memory of other ranks which `step` touches is mapped; false: not yet.
+Result<bool> Execution::map_peers(const Step& step) {
+  if (peers_.empty()) return true;
+  auto map = [&](const Slice& slice) -> Result<bool> {
+    if (slice.owner == kHere || slice.owner == program_.rank) return true;
+    for (PeerMemory& peer : peers_) {
+      if (peer.rank != slice.owner) continue;
+      if (peer.base == nullptr) {
+        RAILCCL_TRY(peer.base, wires_.peer_scratch(peer.rank, peer.bytes));
+      }
+      return peer.base != nullptr;
+    }
+    return true;
+  };
+  RAILCCL_TRY(bool all, map(step.dst));
+  if (!all) return false;
+  RAILCCL_TRY(all, map(step.src));
+  for (uint32_t i = 0; all && i < step.source_count; i++) {
+    RAILCCL_TRY(all, map(program_.sources[step.first_source + i]));
+  }
+  return all;
+}
+
+std::string Execution::waiting_for() const {
+  std::string text;
+  for (size_t c = 0; c < cursors_.size(); c++) {
+    const Cursor& cursor = cursors_[c];
+    if (cursor.done) continue;
+    const plan::Channel& channel = program_.channels[c];
+    const uint32_t index = channel.loops[cursor.loop].first_step + cursor.step;
+    const Step& step = channel.steps[index];
+    if (!text.empty()) text += "; ";
+    text += fmt::format("channel {} step {} {}", c, index, plan::name_of(step.verb));
+    if (const Wire* wire = wire_of(static_cast<int>(c), index))
+      text += fmt::format(" {} rank {} ({})", sends(step.verb) ? "to" : "from", step.peer,
+                          wire->name());
+  }
+  if (!text.empty()) return text;
+  for (const auto& wires : channel_wires_)
+    for (const Wire* wire : wires)
+      if (!wire->idle()) {
+        if (!text.empty()) text += "; ";
+        text += fmt::format("rank {} to take what was sent ({})", wire->peer(), wire->name());
+      }
+  return text.empty() ? "nothing" : text;
+}
+
+}  // namespace railccl::runtime

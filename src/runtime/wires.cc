@@ -1,0 +1,271 @@
+// Wires: posting and taking in messages over links, and the choice of a medium per peer.
+#include "runtime/wires.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+namespace railccl::runtime {
+
+using transport::Transport;
+
+void Wire::post(const Header& header, const std::byte* data, const OutgoingScale* scale) {
+  assert(!window_full());
+  Outgoing& message = slot(first_ + static_cast<unsigned>(in_flight_));
+  message.header = encode(header);
+  message.data = data;
+  message.bytes = header.bytes;
+  message.scaled = scale != nullptr && header.bytes > 0;
+  if (message.scaled) {
+    message.scale = *scale;
+    if (bounce_.empty()) bounce_.resize(kBounceBytes);
+  }
+  in_flight_++;
+  unpushed_++;
+}
+
+Result<bool> Wire::push_head(Outgoing& message) {
+  iovec ranges[2];
+  size_t used = 0;
+  uint64_t payload = 0;  // payload bytes already accepted
+  if (pushed_ < kHeaderBytes) {
+    ranges[used++] = {message.header.data() + pushed_, kHeaderBytes - pushed_};
+  } else {
+    payload = pushed_ - kHeaderBytes;
+  }
+  if (!message.scaled) {
+    if (payload < message.bytes)
+      ranges[used++] = {const_cast<std::byte*>(message.data) + payload, message.bytes - payload};
+  } else {
+    // The bounce buffer is filled anew once all of it was accepted and, where the link reads the
+    // source later, let go of.
+    const bool free = !zero_copy_ || link_->released() >= bounce_end_;
+    if (payload == bounce_to_ && payload < message.bytes && free) {
+      const size_t element = size_of(message.scale.datatype);
+      const uint64_t bytes = std::min<uint64_t>(kBounceBytes, message.bytes - payload);
+      kernels::scale(bounce_.data(), message.data + payload, bytes / element,
+                     message.scale.datatype, message.scale.scale);
+      bounce_from_ = payload;
+      bounce_to_ = payload + bytes;
+    }
+    if (payload < bounce_to_)
+      ranges[used++] = {bounce_.data() + (payload - bounce_from_), bounce_to_ - payload};
+  }
+  if (used == 0) return false;
+  auto sent = link_->send(std::span<const iovec>(ranges, used));
+  if (!sent.is_ok()) return sent.status();
+  if (*sent == 0) return false;
+  pushed_ += *sent;
+  accepted_ += *sent;
+  if (message.scaled) bounce_end_ = accepted_;
+  flushed_ = false;
+  return true;
+}
+
+void Wire::retire() {
+  const int accepted = in_flight_ - unpushed_;
+  if (accepted == 0) return;
+  const uint64_t released = link_->released();
+  for (int i = 0; i < accepted && slot(first_).end <= released; i++) {
+    first_++;
+    in_flight_--;
+  }
+}
+
+Result<bool> Wire::push() {
+  if (idle()) return false;
+  bool moved = false;
+  while (unpushed_ > 0) {
+    Outgoing& message = slot(first_ + static_cast<unsigned>(in_flight_ - unpushed_));
+    RAILCCL_TRY(const bool any, push_head(message));
+    if (!any) break;
+    moved = true;
+    if (pushed_ == kHeaderBytes + message.bytes) {
+      message.end = accepted_;
+      pushed_ = 0;
+      bounce_from_ = bounce_to_ = 0;
+      unpushed_--;
+    }
+  }
+  if (!flushed_) {
+    RAILCCL_TRY(flushed_, link_->flush());
+    moved = moved || flushed_;
+  }
+  const int before = in_flight_;
+  retire();
+  return moved || in_flight_ != before;
+}
+
+bool Wire::reads(const std::byte* begin, size_t bytes) const {
+  for (int i = 0; i < in_flight_; i++) {
+    const Outgoing& message = slot(first_ + static_cast<unsigned>(i));
+    if (message.bytes > 0 && message.data < begin + bytes && begin < message.data + message.bytes)
+      return true;
+  }
+  return false;
+}
+
+Result<bool> Wire::header_arrived() {
+  if (header_fill_ == kHeaderBytes) return true;
+  RAILCCL_TRY(const size_t got,
+              link_->receive(header_bytes_.data() + header_fill_, kHeaderBytes - header_fill_));
+  header_fill_ += got;
+  if (header_fill_ < kHeaderBytes) return false;
+  if (!decode(header_bytes_.data(), &header_)) {
+    header_fill_ = 0;
+    return Status(Code::remote, Scope::communicator, "{}: what arrived is not a message of ours",
+                  link_->name());
+  }
+  return true;
+}
+
+Result<std::span<const std::byte>> Wire::peek_elements(size_t bytes, size_t element) {
+  if (carry_fill_ == 0) {
+    RAILCCL_TRY(const std::span<const std::byte> view, link_->peek(bytes));
+    const size_t whole = std::min(view.size(), bytes) / element * element;
+    if (whole > 0) return view.first(whole);
+    if (view.empty()) return view;
+  }
+  if (carry_fill_ < element) {
+    RAILCCL_TRY(const size_t got,
+                link_->receive(carry_.data() + carry_fill_, element - carry_fill_));
+    carry_fill_ += got;
+    if (carry_fill_ < element) return std::span<const std::byte>();
+  }
+  return std::span<const std::byte>(carry_.data(), element);
+}
+
+void Wire::consume_elements(size_t bytes) {
+  if (bytes == 0) return;
+  if (carry_fill_ > 0) {
+    assert(bytes == carry_fill_);
+    carry_fill_ = 0;
+    return;
+  }
+  link_->consume(bytes);
+}
+
+Result<bool> Wire::has_unread() {
+  if (header_fill_ > 0) return true;
+  RAILCCL_TRY(const std::span<const std::byte> view, link_->peek(kHeaderBytes));
+  return !view.empty();
+}
+
+Wires::Wires(int rank, int ranks, std::vector<std::unique_ptr<Transport>> media)
+    : rank_(rank),
+      ranks_(ranks),
+      media_(std::move(media)),
+      route_(static_cast<size_t>(ranks), nullptr),
+      used_(media_.size(), false) {}
+
+Status Wires::set_peers(const std::vector<std::vector<transport::Address>>& addresses,
+                        const std::vector<uint64_t>& host_ids,
+                        const std::vector<uint64_t>& processes) {
+  for (size_t m = 0; m < media_.size(); m++) {
+    RAILCCL_CHECK(media_[m]
+                      ->set_peers({addresses[m], host_ids, processes})
+                      .context("{} transport", media_[m]->name()));
+    for (int peer = 0; peer < ranks_; peer++) {
+      auto& route = route_[static_cast<size_t>(peer)];
+      if (route == nullptr && media_[m]->reaches(peer)) route = media_[m].get();
+    }
+    if (sharing_ == nullptr && media_[m]->capabilities().load_store &&
+        std::string(media_[m]->name()) != "self")
+      sharing_ = media_[m].get();
+  }
+  for (int peer = 0; peer < ranks_; peer++)
+    if (route_[static_cast<size_t>(peer)] == nullptr)
+      return Status(Code::unsupported, Scope::communicator,
+                    "no transport leads from rank {} to rank {}", rank_, peer);
+  return ok();
+}
+
+Result<Wire*> Wires::wire(int peer, int channel) {
+  auto& wire = wires_[{peer, channel}];
+  if (wire == nullptr) {
+    Transport* medium = medium_of(peer);
+    auto link = medium->link(peer, channel);
+    if (!link.is_ok()) {
+      wires_.erase({peer, channel});
+      return link.status();
+    }
+    wire = std::make_unique<Wire>(*link, peer, channel, medium->capabilities().zero_copy);
+    for (size_t m = 0; m < media_.size(); m++)
+      if (media_[m].get() == medium) used_[m] = true;
+  }
+  return wire.get();
+}
+
+Result<std::byte*> Wires::scratch(size_t bytes) {
+  if (bytes <= scratch_bytes_) return scratch_;
+  if (sharing_ != nullptr) {
+    RAILCCL_TRY(scratch_, sharing_->shared_memory(bytes));
+    scratch_bytes_ = bytes;
+  } else {
+    private_scratch_.resize(bytes);
+    scratch_ = private_scratch_.data();
+    scratch_bytes_ = bytes;
+  }
+  return scratch_;
+}
+
+Result<std::byte*> Wires::peer_scratch(int peer, size_t bytes) {
+  if (!load_store(peer))
+    return Status(Code::internal, "the plan reads rank {}'s memory, which {} cannot", peer, rank_);
+  return sharing_->peer_memory(peer, bytes);
+}
+
+bool Wires::load_store(int peer) const {
+  return sharing_ != nullptr && medium_of(peer) == sharing_;
+}
+
+Status Wires::progress() {
+  for (size_t m = 0; m < media_.size(); m++) RAILCCL_CHECK(media_[m]->progress());
+  return ok();
+}
+
+void Wires::wait(int64_t timeout_us) {
+  // One medium in use: sleep in it. Several: none can watch the others' events, so sleep in each
+  // in turn and briefly.
+  constexpr int64_t kSliceUs = 200;
+  size_t in_use = 0, last = 0;
+  for (size_t m = 0; m < media_.size(); m++)
+    if (used_[m] && route_[static_cast<size_t>(rank_)] != media_[m].get()) {
+      in_use++;
+      last = m;
+    }
+  if (in_use == 0) return;
+  if (in_use == 1) return media_[last]->wait(timeout_us);
+  do {
+    next_wait_ = (next_wait_ + 1) % static_cast<unsigned>(media_.size());
+  } while (!used_[next_wait_] || route_[static_cast<size_t>(rank_)] == media_[next_wait_].get());
+  media_[next_wait_]->wait(std::min(timeout_us, kSliceUs));
+}
+
+void Wires::wake() {
+  for (auto& medium : media_) medium->wake();
+}
+
+void Wires::abort(const Status& why) {
+  for (auto& medium : media_) medium->abort(why);
+}
+
+std::string Wires::media_in_use() const {
+  std::string text;
+  for (size_t m = 0; m < media_.size(); m++) {
+    if (!used_[m] || (ranks_ > 1 && std::string(media_[m]->name()) == "self")) continue;
+    if (!text.empty()) text += '+';
+    text += media_[m]->name();
+  }
+  return text.empty() ? "self" : text;
+}
+
+Result<Wire*> Wires::unread() {
+  for (auto& [key, wire] : wires_) {
+    RAILCCL_TRY(const bool any, wire->has_unread());
+    if (any) return wire.get();
+  }
+  return static_cast<Wire*>(nullptr);
+}
+
+}  // namespace railccl::runtime

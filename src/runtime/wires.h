@@ -1,0 +1,167 @@
+// Wires: all transports of one communicator behind one face, with messages instead of bytes.
+//
+// A Wire is one (peer, channel): the Link, the queue of posted messages, and the message that is
+// arriving. Wires outlive the executions that use them, because a link's byte count does. Wires
+// are made at first use, which allocates; moving messages then neither allocates nor locks.
+// One thread at a time drives a communicator's wires; only wake() and abort() are for any thread.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/settings.h"
+#include "base/status.h"
+#include "kernels/kernels.h"
+#include "plan/plan.h"
+#include "runtime/frame.h"
+#include "transport/link.h"
+
+namespace railccl::runtime {
+
+/// Sends and receives outside of plans use this channel. Plans stay below it.
+inline constexpr int kPointToPointChannel = 255;
+inline constexpr int kPlanChannelsMax = 255;
+
+/// A source that wants scaling on its way out is scaled piece by piece through a bounce buffer.
+struct OutgoingScale {
+  kernels::Scale scale;
+  Datatype datatype = Datatype::float32;
+};
+
+class Wire {
+ public:
+  Wire(transport::Link* link, int peer, int channel, bool zero_copy)
+      : link_(link), peer_(peer), channel_(channel), zero_copy_(zero_copy) {}
+
+  int peer() const { return peer_; }
+  int channel() const { return channel_; }
+  std::string name() const { return link_->name(); }
+
+  // Sending. Posted messages keep their order; at most plan::kSendWindow are in flight.
+  bool window_full() const { return in_flight_ == plan::kSendWindow; }
+  /// True when nothing posted is still in need of its source or of push().
+  bool idle() const { return in_flight_ == 0 && flushed_; }
+  /// Not when the window is full. The source must stay untouched until the message has left.
+  void post(const Header& header, const std::byte* data, const OutgoingScale* scale);
+  /// Moves what the link takes; true when anything moved.
+  Result<bool> push();
+  /// Does any message in flight still read [begin, begin + bytes)?
+  bool reads(const std::byte* begin, size_t bytes) const;
+
+  // Receiving.
+  /// Takes in the header of the next message. False: not all there yet. A header that cannot be
+  /// one is an error. Stays true until finish_message().
+  Result<bool> header_arrived();
+  const Header& header() const { return header_; }
+  /// Up to `bytes` of payload straight to dst.
+  Result<size_t> receive(std::byte* dst, size_t bytes) { return link_->receive(dst, bytes); }
+  /// Whole elements of payload where they lie: at most `bytes`, a multiple of `element` (at most
+  /// 8). An element that straddles the end of the link's view is collected in a buffer of the wire.
+  Result<std::span<const std::byte>> peek_elements(size_t bytes, size_t element);
+  /// Gives back what peek_elements() showed.
+  void consume_elements(size_t bytes);
+  void finish_message() { header_fill_ = 0; }
+  /// Has the peer sent bytes nobody asked for?
+  Result<bool> has_unread();
+
+  /// Transfers of send/recv calls so far: their sequence numbers.
+  uint32_t transfers_sent = 0;
+  uint32_t transfers_received = 0;
+
+ private:
+  struct Outgoing {
+    HeaderBytes header;
+    const std::byte* data = nullptr;
+    uint64_t bytes = 0;
+    uint64_t end = 0;  // position in the link's stream just behind this message
+    bool scaled = false;
+    OutgoingScale scale;
+  };
+  static constexpr size_t kBounceBytes = 32 << 10;
+
+  Outgoing& slot(unsigned index) { return queue_[index % plan::kSendWindow]; }
+  const Outgoing& slot(unsigned index) const { return queue_[index % plan::kSendWindow]; }
+  Result<bool> push_head(Outgoing& message);
+  void retire();
+
+  transport::Link* link_;
+  int peer_;
+  int channel_;
+  bool zero_copy_;
+
+  std::array<Outgoing, plan::kSendWindow> queue_;
+  unsigned first_ = 0;     // oldest message in flight
+  int in_flight_ = 0;      // first_ .. first_ + in_flight_
+  int unpushed_ = 0;       // of these, the last unpushed_ are not fully accepted by the link
+  uint64_t pushed_ = 0;    // bytes of the oldest unpushed message (header included) accepted
+  uint64_t accepted_ = 0;  // bytes the link ever accepted
+  bool flushed_ = true;
+  std::vector<std::byte> bounce_;  // scaled payload [bounce_from_, bounce_to_) of that message
+  uint64_t bounce_from_ = 0;
+  uint64_t bounce_to_ = 0;
+  uint64_t bounce_end_ = 0;  // stream position behind the last bounced byte
+
+  Header header_;
+  std::array<std::byte, kHeaderBytes> header_bytes_;
+  size_t header_fill_ = 0;
+  std::array<std::byte, 8> carry_;
+  size_t carry_fill_ = 0;
+  bool carry_shown_ = false;
+};
+
+/// What an execution needs from its surroundings. Also implemented over simulated links in tests.
+class Wires {
+ public:
+  /// `media` in order of preference; a peer uses the first that reaches it.
+  Wires(int rank, int ranks, std::vector<std::unique_ptr<transport::Transport>> media);
+
+  /// Tells the media about each other's addresses: addresses[m][r] for medium m and rank r.
+  Status set_peers(const std::vector<std::vector<transport::Address>>& addresses,
+                   const std::vector<uint64_t>& host_ids, const std::vector<uint64_t>& processes);
+
+  int rank() const { return rank_; }
+  int ranks() const { return ranks_; }
+
+  /// The wire to `peer` on `channel`; made at first use.
+  Result<Wire*> wire(int peer, int channel);
+
+  /// This rank's scratch, at least `bytes`, visible to load/store peers where there are any. The
+  /// address may change until the first call that returned memory visible to peers. Only between
+  /// operations.
+  Result<std::byte*> scratch(size_t bytes);
+  /// `peer`'s scratch as mapped here, or null while the peer has not grown it that far.
+  Result<std::byte*> peer_scratch(int peer, size_t bytes);
+  /// Can `peer`'s scratch be loaded and stored?
+  bool load_store(int peer) const;
+
+  Status progress();
+  /// Sleeps until something may have changed, at most `timeout_us`.
+  void wait(int64_t timeout_us);
+  void wake();
+  void abort(const Status& why);
+
+  /// "shm", "tcp", "shm+tcp", "self": the media that links were made on so far.
+  std::string media_in_use() const;
+  /// A peer that sent bytes nobody asked for (the other side of a mismatch), or null.
+  Result<Wire*> unread();
+
+ private:
+  transport::Transport* medium_of(int peer) const { return route_[static_cast<size_t>(peer)]; }
+  int rank_;
+  int ranks_;
+  std::vector<std::unique_ptr<transport::Transport>> media_;
+  std::vector<transport::Transport*> route_;  // per peer; null: unreachable
+  std::vector<bool> used_;                    // per medium: has links
+  std::map<std::pair<int, int>, std::unique_ptr<Wire>> wires_;
+  transport::Transport* sharing_ = nullptr;  // the medium whose shared memory is the scratch
+  std::vector<std::byte> private_scratch_;
+  std::byte* scratch_ = nullptr;
+  size_t scratch_bytes_ = 0;
+  unsigned next_wait_ = 0;
+};
+
+}  // namespace railccl::runtime

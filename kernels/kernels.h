@@ -1,10 +1,23 @@
-// Kernels: combine bytes in host memory. Copy, n-input reduce, scale, convert for every datatype
-// and operator, SIMD chosen at run time (Highway). Thread-safe, no allocation, no state.
+// Kernels: combine bytes in host memory. Copy, n-input reduce, scale and convert for every datatype
+// and operator, SIMD chosen at run time (Highway).
 //
-// Accumulation: float16, bfloat16 and both float8 kinds are widened to float32, all inputs of one
-// call are combined there, and rounded once (nearest even) at the end. float8e4m3 saturates to NaN
-// as CUDA's e4m3 without infinities does; integers wrap. max and min give the number when the other
-// side is NaN only if both are ... see reference.h, the plain definition that tests compare with.
+// All functions may be called from any thread; they allocate nothing and keep no state but what
+// they learn once about the machine (instruction set, cache size). Nothing here fails: arguments
+// are checked above. Pointers need no alignment whatever the datatype. reference.h is the plain
+// definition of every result; the tests compare against it.
+//
+// Numbers:
+// - float16, bfloat16, float8e4m3 and float8e5m2 are widened to float32, all inputs of one call are
+//   combined there from left to right, and the result is rounded once, to nearest even.
+// - float16, bfloat16, float32 and float64 overflow to infinity. Both float8 kinds saturate to
+//   their largest finite value, infinities (also e5m2's) included, and NaN stays NaN: that is
+//   __NV_SATFINITE of cuda_fp8.h, which NCCL's float8 reductions go through.
+// - max and min return the number when exactly one side is NaN (as fmaxf and NCCL do), NaN when
+// both
+//   are, and take -0 for less than +0, so that neither order nor instruction set shows. NaN
+//   payloads are not specified.
+// - Integers wrap around.
+// - One input and no scaling is a copy: no bit changes.
 #pragma once
 
 #include <cstddef>
@@ -14,35 +27,53 @@
 
 namespace railccl::kernels {
 
-/// Scaling before (PreMulSum, avg on floats) or after (avg on integers) a reduction.
+/// A factor or divisor, applied to one input before, or to the result after, a reduction.
 struct Scale {
   enum class Kind : uint8_t { none, multiply, divide } kind = Kind::none;
-  double value = 1;      // floats; for multiply the factor, for divide the divisor
-  int64_t integer = 1;   // integers (bit pattern for uint64)
+  double value = 1;     // floats (converted to float32 but for float64)
+  int64_t integer = 1;  // integers (the bit pattern for uint64); a divisor must be above 0
 };
 
-/// The scaling an operator needs on `ranks` ranks. avg on floats divides each contribution before
-/// (NCCL multiplies by 1/n there; dividing is exact where the quotient is), avg on integers divides
-/// the sum and truncates. pre_mul_sum's factor comes from its creator: pass it in `factor`.
+/// The scaling an operator needs on `ranks` ranks.
 struct Scaling {
-  Scale pre;
-  Scale post;
+  Scale pre;   // of this rank's own contribution
+  Scale post;  // of the finished sum
 };
+
+/// avg on floats divides each contribution before the sum (NCCL multiplies by 1/n there; dividing
+/// is exact where the quotient is), avg on integers divides the sum and truncates towards zero.
+/// pre_mul_sum's factor comes from its creator: pass it in `factor`.
 Scaling scaling_of(Reduction op, Datatype type, int ranks, const Scale& factor);
+
+/// How results are written. Streaming stores go past the caches: worth it when the result is too
+/// big to be still cached when it is read next, harmful otherwise.
+enum class Store : uint8_t {
+  by_size,    // streaming from streaming_bytes() on
+  cached,     // ordinary stores
+  streaming,  // for a caller that knows this call to be a piece of something big
+};
+
+/// Size from which `Store::by_size` streams: half of one processor's share of the last-level cache.
+/// Measured on an AMD EPYC (Zen 4), 32 MiB of L3 for 2 processors: a plain copy wins by 1.6x at
+/// 4 MiB, a streaming one by 1.4x at 16 MiB and 1.7x at 64 MiB.
+size_t streaming_bytes();
 
 /// dst[i] = post(pre(srcs[0])[i] op srcs[1][i] op ...); only the first source is pre-scaled.
 /// avg and pre_mul_sum combine like sum. dst may be one of srcs, otherwise ranges must not overlap.
-/// n_srcs >= 1. No alignment needed beyond the type's own... not even that.
+/// n_srcs >= 1; op is not `none`. Each source is read once and each result written once.
 void reduce(void* dst, const void* const* srcs, int n_srcs, size_t count, Datatype type,
-            Reduction op, const Scale& pre = {}, const Scale& post = {});
+            Reduction op, const Scale& pre = {}, const Scale& post = {},
+            Store store = Store::by_size);
 
 /// dst[i] = scale(src[i]); dst == src allowed.
 void scale(void* dst, const void* src, size_t count, Datatype type, const Scale& scale);
 
-/// Copies; non-temporal stores above the last-level cache's share (decided by size).
-void copy(void* dst, const void* src, size_t bytes);
+/// Copies; ranges must not overlap, but dst == src is allowed.
+void copy(void* dst, const void* src, size_t bytes, Store store = Store::by_size);
 
-/// dst[i] = src[i] converted, round to nearest even, saturating as each format defines.
+/// dst[i] = src[i] converted, rounded once to nearest even. Towards integers values out of range
+/// clamp and NaN becomes 0; towards floats overflow is as above. dst == src is allowed when both
+/// types have the same size, otherwise ranges must not overlap.
 void convert(void* dst, Datatype dst_type, const void* src, Datatype src_type, size_t count);
 
 /// Name of the instruction set in use ("AVX3", "AVX2", "SSE4", ...).

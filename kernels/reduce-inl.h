@@ -1,0 +1,157 @@
+// Per-target reduction loop, shared by the files of the datatype families.
+//
+// Four vectors at a time: every source is read once, accumulators stay in registers over all
+// sources (so narrow floats are rounded once however many there are), the result is written once.
+// Four vectors are at least one cache line of each source, so that lines are used up while they are
+// at hand even when there are more sources than cache ways. Included once per Highway target.
+#if defined(RAILCCL_KERNELS_REDUCE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef RAILCCL_KERNELS_REDUCE_INL_H_
+#undef RAILCCL_KERNELS_REDUCE_INL_H_
+#else
+#define RAILCCL_KERNELS_REDUCE_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "kernels/job.h"
+#include "kernels/simd-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace railccl::kernels::HWY_NAMESPACE {
+
+/// A Scale as the lanes of Codec C need it.
+template <class C>
+struct Scaler {
+  Scale::Kind kind;
+  typename C::Factor factor;
+
+  explicit Scaler(const Scale& scale) : kind(scale.kind), factor() {
+    using T = typename C::Factor;
+    if constexpr (hwy::IsFloat<T>())
+      factor = static_cast<T>(scale.value);
+    else
+      factor = static_cast<T>(scale.integer);
+    if constexpr (hwy::IsFloat<T>()) {
+      // Multiplying by the reciprocal of a power of two gives the quotient's very bits, faster.
+      const T reciprocal = 1 / factor;
+      int exponent;
+      if (kind == Scale::Kind::divide && std::abs(std::frexp(factor, &exponent)) == T{0.5} &&
+          std::isnormal(reciprocal)) {
+        kind = Scale::Kind::multiply;
+        factor = reciprocal;
+      }
+    }
+  }
+
+  template <size_t n>
+  HWY_INLINE void apply(typename C::V (&v)[n]) const {
+    const typename C::D d;
+    if (kind == Scale::Kind::none) return;
+    if (kind == Scale::Kind::multiply) {
+      for (size_t i = 0; i < n; i++) v[i] = multiply(d, v[i], hn::Set(d, factor));
+      return;
+    }
+    if constexpr (hwy::IsFloat<typename C::Factor>())
+      for (size_t i = 0; i < n; i++) v[i] = hn::Div(v[i], hn::Set(d, factor));
+  }
+};
+
+/// Reduces n vectors at byte `offset` of each operand. `n_rest` is the number of sources after the
+/// first where it is known at compile time, else 0.
+template <class C, class Op, size_t n, int n_rest>
+HWY_INLINE void reduce_vectors(const Job& job, const Scaler<C>& pre, const Scaler<C>& post,
+                               size_t offset, bool streaming) {
+  using D = typename C::D;
+  constexpr size_t kStride = hn::MaxLanes(D()) * C::kBytes;
+  typename C::V sum[n];
+  for (size_t i = 0; i < n; i++) sum[i] = C::load(job.first + offset + i * kStride);
+  pre.apply(sum);
+  const int sources = n_rest > 0 ? n_rest : job.n_rest;
+  for (int s = 0; s < sources; s++) {
+    const uint8_t* from = static_cast<const uint8_t*>(job.rest[s]) + offset;
+    for (size_t i = 0; i < n; i++) sum[i] = Op::combine(D(), sum[i], C::load(from + i * kStride));
+  }
+  post.apply(sum);
+  for (size_t i = 0; i < n; i++) C::store(sum[i], job.dst + offset + i * kStride, streaming);
+}
+
+/// Fewer elements than a vector has, at byte `offset`: through a buffer of whole vectors.
+template <class C, class Op>
+HWY_NOINLINE void reduce_partial(const Job& job, const Scaler<C>& pre, const Scaler<C>& post,
+                                 size_t offset, size_t bytes) {
+  using D = typename C::D;
+  constexpr size_t kStride = hn::MaxLanes(D()) * C::kBytes;
+  alignas(64) uint8_t buffer[kStride] = {};
+  std::memcpy(buffer, job.first + offset, bytes);
+  typename C::V sum[1] = {C::load(buffer)};
+  pre.apply(sum);
+  for (int s = 0; s < job.n_rest; s++) {
+    std::memcpy(buffer, static_cast<const uint8_t*>(job.rest[s]) + offset, bytes);
+    sum[0] = Op::combine(D(), sum[0], C::load(buffer));
+  }
+  post.apply(sum);
+  C::store(sum[0], buffer, false);
+  std::memcpy(job.dst + offset, buffer, bytes);
+}
+
+template <class C, class Op, int n_rest>
+HWY_NOINLINE void reduce_loop(const Job& job) {
+  constexpr size_t kStride = hn::MaxLanes(typename C::D()) * C::kBytes;
+  const Scaler<C> pre(job.pre);
+  const Scaler<C> post(job.post);
+  const size_t bytes = job.count * C::kBytes;
+  size_t offset = 0;
+  bool streaming = job.streaming;
+  if (streaming) {
+    // Streaming stores want aligned addresses; elements that straddle them cannot be streamed.
+    const size_t head = -reinterpret_cast<uintptr_t>(job.dst) % 64;
+    if (head % C::kBytes != 0 || head + 64 > bytes) {
+      streaming = false;
+    } else {
+      for (; offset < head; offset += std::min(kStride, head - offset))
+        reduce_partial<C, Op>(job, pre, post, offset, std::min(kStride, head - offset));
+    }
+  }
+  for (; offset + 4 * kStride <= bytes; offset += 4 * kStride)
+    reduce_vectors<C, Op, 4, n_rest>(job, pre, post, offset, streaming);
+  for (; offset + kStride <= bytes; offset += kStride)
+    reduce_vectors<C, Op, 1, n_rest>(job, pre, post, offset, false);
+  if (offset < bytes) reduce_partial<C, Op>(job, pre, post, offset, bytes - offset);
+  if (streaming) hwy::FlushStream();
+}
+
+/// Picks the loop: two, three and four sources have their own, without an inner loop.
+template <class C, class Op>
+void reduce_with(const Job& job) {
+  switch (job.n_rest) {
+    case 1:
+      return reduce_loop<C, Op, 1>(job);
+    case 2:
+      return reduce_loop<C, Op, 2>(job);
+    case 3:
+      return reduce_loop<C, Op, 3>(job);
+    default:
+      return reduce_loop<C, Op, 0>(job);
+  }
+}
+
+template <class C>
+void reduce_op(const Job& job, Reduction op) {
+  switch (op) {
+    case Reduction::prod:
+      return reduce_with<C, ProdOp>(job);
+    case Reduction::max:
+      return reduce_with<C, MaxOp>(job);
+    case Reduction::min:
+      return reduce_with<C, MinOp>(job);
+    default:
+      return reduce_with<C, SumOp>(job);
+  }
+}
+
+}  // namespace railccl::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // include guard per target

@@ -1,0 +1,33 @@
+// Reductions of float16 and bfloat16, in float32 lanes.
+#include "kernels/targets.h"
+// Highway includes this file once per target; the order of the next three lines matters.
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "kernels/reduce_half.cc"
+#include <hwy/foreach_target.h>  // IWYU pragma: keep
+
+#include "kernels/reduce-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace railccl::kernels::HWY_NAMESPACE {
+
+void reduce_half_here(const Job& job, Datatype type, Reduction op) {
+  if (type == Datatype::float16)
+    reduce_op<HalfCodec>(job, op);
+  else
+    reduce_op<BrainCodec>(job, op);
+}
+
+}  // namespace railccl::kernels::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace railccl::kernels {
+
+HWY_EXPORT(reduce_half_here);
+
+void reduce_half(const Job& job, Datatype type, Reduction op) {
+  HWY_DYNAMIC_DISPATCH(reduce_half_here)(job, type, op);
+}
+
+}  // namespace railccl::kernels
+#endif

@@ -22,8 +22,8 @@ namespace railccl::topology {
 
 /// Limits of a topology file; beyond them it is refused.
 inline constexpr size_t kTopologyTextMax = size_t{256} << 20;
-inline constexpr int kHostsMax = 1 << 17;
-inline constexpr int kRanksMax = 1 << 20;
+inline constexpr int kHostsMax = 1 << 16;
+inline constexpr int kRanksMax = 1 << 18;
 
 std::string to_text(const Topology& topology);
 /// Hostile-safe; failures name the line and what was expected. Code::invalid_argument.

@@ -67,8 +67,8 @@ const std::shared_ptr<spdlog::logger>& sink() {
   return *logger;
 }
 
-const char* word(Level level) {
-  switch (level) {
+const char* word(Level severity) {
+  switch (severity) {
     case Level::error:
       return "ERROR";
     case Level::warn:
@@ -99,8 +99,8 @@ void init() {
 
 void set_level(Level wanted) { level.store(static_cast<int>(wanted), std::memory_order_relaxed); }
 
-void write(Level level, std::string_view message) {
-  sink()->log(spdlog::level::critical, "{} {}", word(level), message);
+void write(Level severity, std::string_view message) {
+  sink()->log(spdlog::level::critical, "{} {}", word(severity), message);
 }
 
 }  // namespace railccl::log

@@ -28,6 +28,7 @@ constexpr int64_t kConnectingPollUs = 500;
 constexpr int64_t kQuietPollUs = 50'000;
 constexpr int64_t kStrangerMs = 5000;  // a connection that has not said hello by then is closed
 constexpr size_t kStrangersMax = 64;
+constexpr int kComplaintsMax = 8;
 
 struct Peer {
   int rank = -1;
@@ -137,6 +138,10 @@ class ShmTransport final : public Transport {
     }
   }
   bool connecting() const { return missing_ > 0; }
+  // A stranger must not be able to fill the log.
+  void complain(const std::string& text) {
+    if (complaints_++ < kComplaintsMax) log::warn("{}", text);
+  }
   void poll_peers();
   void connect(Peer* peer);
   void accept_all();
@@ -154,7 +159,8 @@ class ShmTransport final : public Transport {
   std::vector<Peer> peers_;
   std::vector<Stranger> strangers_;
   std::map<std::pair<int, int>, std::unique_ptr<ShmLink>> links_;
-  int missing_ = 0;    // local peers without a segment that are not lost either
+  int missing_ = 0;  // local peers without a segment that are not lost either
+  int complaints_ = 0;
   bool news_ = false;  // progress changed a peer since the last wait
   int64_t next_poll_ns_ = 0;
 };
@@ -337,7 +343,7 @@ void ShmTransport::accept_all() {
     if (!socket.is_ok() || !*socket) return;
     const Result<pid_t> pid = shm_peer_process(socket->get());
     if (!pid.is_ok()) {
-      log::warn("{}", pid.status().text());
+      complain(pid.status().text());
       continue;
     }
     strangers_.push_back({std::move(*socket), *pid, now_ns()});
@@ -349,7 +355,7 @@ void ShmTransport::greet_strangers() {
   std::erase_if(strangers_, [&](Stranger& stranger) {
     Result<std::optional<ShmHello>> received = shm_receive_hello(stranger.socket.get());
     if (!received.is_ok()) {
-      log::warn("shm: process {}: {}", stranger.pid, received.status().text());
+      complain(fmt::format("shm: process {}: {}", stranger.pid, received.status().text()));
       return true;
     }
     if (!received->has_value()) return now_ns() - stranger.since_ns > kStrangerMs * 1'000'000;
@@ -357,7 +363,8 @@ void ShmTransport::greet_strangers() {
     if (hello.job != context_.job || hello.to != context_.rank || hello.from < 0 ||
         hello.from >= context_.rank || !remote(at(hello.from)) ||
         at(hello.from).segment != nullptr) {
-      log::warn("shm: process {} is not a peer of rank {}", stranger.pid, context_.rank);
+      complain(
+          fmt::format("shm: process {} is not a peer of rank {}", stranger.pid, context_.rank));
       return true;
     }
     Peer& peer = at(hello.from);

@@ -1,0 +1,62 @@
+// PortMeter: adds up who sends how much to whom, and answers with the most loaded port and NIC.
+//
+// For cost() of algorithms whose edges are easier to enumerate than to sum by hand. Ranks that
+// share a NIC share its load. Full duplex: a port's load is the larger of its two directions.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "plan/plan.h"
+#include "topology/topology.h"
+
+namespace railccl::algorithms {
+
+class PortMeter {
+ public:
+  explicit PortMeter(const topology::Topology& topology)
+      : topology_(topology), ports_(static_cast<size_t>(topology.size())) {}
+
+  void add(int from, int to, double bytes) {
+    if (from == to) return;
+    const topology::Rank& source = topology_.rank(from);
+    const topology::Rank& target = topology_.rank(to);
+    if (source.host == target.host) {
+      ports_[static_cast<size_t>(from)].out += bytes;
+      ports_[static_cast<size_t>(to)].in += bytes;
+      return;
+    }
+    Load& out = nics_[{source.host, source.nic}];
+    Load& in = nics_[{target.host, target.nic}];
+    out.out += bytes;
+    in.in += bytes;
+    if (source.rail != target.rail) {
+      out.spine_out += bytes;
+      in.spine_in += bytes;
+    }
+  }
+
+  /// Sets the three port loads of `cost`.
+  void charge(plan::Cost& cost) const {
+    for (const Load& port : ports_) {
+      cost.inner_bytes = std::max({cost.inner_bytes, port.in, port.out});
+    }
+    for (const auto& [where, nic] : nics_) {
+      cost.outer_bytes = std::max({cost.outer_bytes, nic.in, nic.out});
+      cost.spine_bytes = std::max({cost.spine_bytes, nic.spine_in, nic.spine_out});
+    }
+  }
+
+ private:
+  struct Load {
+    double in = 0, out = 0, spine_in = 0, spine_out = 0;
+  };
+  const topology::Topology& topology_;
+  std::vector<Load> ports_;
+  std::map<std::pair<int, int>, Load> nics_;  // (host, NIC)
+};
+
+}  // namespace railccl::algorithms

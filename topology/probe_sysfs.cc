@@ -97,7 +97,10 @@ PciPlace pci_place(const std::string& path, const NumaIndex& numas) {
   int node = -1;  // what the kernel writes when the firmware does not say
   std::from_chars(text.data(), text.data() + text.size(), node);
   const auto found = numas.find(node);
-  if (found != numas.end()) place.numa = found->second;
+  if (found != numas.end())
+    place.numa = found->second;
+  else if (node < 0 && numas.size() == 1)
+    place.numa = 0;  // there is nowhere else to be
   return place;
 }
 

@@ -29,7 +29,7 @@ struct Spec {
   double alpha_s = 15e-6;
   double inner_alpha_s = 0;
   double oversubscription = 1;
-  std::string gpu_name = "GPU";
+  std::string gpu_name = "generic";
 };
 
 // By kind of rank, when a description does not say: NVLink of an H100 as collectives see it and a

@@ -127,9 +127,10 @@ class [[nodiscard]] Result {
 #define RAILCCL_CONCAT(a, b) RAILCCL_CONCAT_(a, b)
 
 /// Returns from the enclosing function when `expression` (a Status) failed.
-#define RAILCCL_CHECK(expression)                                                   \
-  do {                                                                              \
-    if (::railccl::Status status_ = (expression); !status_.is_ok()) return status_; \
+#define RAILCCL_CHECK(expression)                                                 \
+  do {                                                                            \
+    if (::railccl::Status railccl_status = (expression); !railccl_status.is_ok()) \
+      return railccl_status;                                                      \
   } while (0)
 
 /// `RAILCCL_TRY(auto x, f())`: x = value of the Result, or returns its Status.

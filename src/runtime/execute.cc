@@ -48,6 +48,7 @@ Status Execution::bind() {
       if (is_local(step.verb) || step.peer == kHere) continue;
       RAILCCL_TRY(Wire * wire, wires_.wire(step.peer, static_cast<int>(c)));
       step_wires_[c][s] = wire;
+      media_ |= 1u << wire->medium();
       auto& list = channel_wires_[c];
       if (sends(step.verb) && std::find(list.begin(), list.end(), wire) == list.end())
         list.push_back(wire);

@@ -59,6 +59,8 @@ class Execution {
 
   /// Set when step() failed because the ranks' calls differ.
   const std::optional<Mismatch>& mismatch() const { return mismatch_; }
+  /// Bit m is set when the program's messages go over medium m of the wires.
+  unsigned media() const { return media_; }
   /// What the run waits for, for people: "channel 0 waits for recv from rank 2 (shm to ...)".
   std::string waiting_for() const;
 
@@ -120,6 +122,7 @@ class Execution {
   size_t element_ = 1;
   std::vector<std::vector<Wire*>> step_wires_;     // [channel][step], null for local steps
   std::vector<std::vector<Wire*>> channel_wires_;  // [channel]: those that it sends on
+  unsigned media_ = 0;
   std::vector<PeerMemory> peers_;
   std::vector<uint32_t> local_signals_;  // [from][to]: given and not yet taken
   std::vector<const void*> inputs_;      // of one reduce

@@ -29,6 +29,9 @@ class Stream {
   /// True when nothing is queued or running.
   bool idle() const;
 
+  /// Is the caller one of this Stream's work items?
+  bool on_own_thread() const { return std::this_thread::get_id() == thread_.get_id(); }
+
   /// The Stream behind an opaque handle, or null when the handle is not one of ours.
   static Stream* from_handle(const void* handle);
 

@@ -183,15 +183,17 @@ Status Wires::set_peers(const std::vector<std::vector<transport::Address>>& addr
 Result<Wire*> Wires::wire(int peer, int channel) {
   auto& wire = wires_[{peer, channel}];
   if (wire == nullptr) {
-    Transport* medium = medium_of(peer);
-    auto link = medium->link(peer, channel);
+    Transport* transport = medium_of(peer);
+    auto link = transport->link(peer, channel);
     if (!link.is_ok()) {
       wires_.erase({peer, channel});
       return link.status();
     }
-    wire = std::make_unique<Wire>(*link, peer, channel, medium->capabilities().zero_copy);
-    for (size_t m = 0; m < media_.size(); m++)
-      if (media_[m].get() == medium) used_[m] = true;
+    size_t medium = 0;
+    while (media_[medium].get() != transport) medium++;
+    used_[medium] = true;
+    wire =
+        std::make_unique<Wire>(*link, peer, channel, medium, transport->capabilities().zero_copy);
   }
   return wire.get();
 }
@@ -250,10 +252,10 @@ void Wires::abort(const Status& why) {
   for (auto& medium : media_) medium->abort(why);
 }
 
-std::string Wires::media_in_use() const {
+std::string Wires::media_text(unsigned mask) const {
   std::string text;
   for (size_t m = 0; m < media_.size(); m++) {
-    if (!used_[m] || (ranks_ > 1 && std::string(media_[m]->name()) == "self")) continue;
+    if ((mask >> m & 1) == 0 || std::string_view(media_[m]->name()) == "self") continue;
     if (!text.empty()) text += '+';
     text += media_[m]->name();
   }

@@ -34,11 +34,13 @@ struct OutgoingScale {
 
 class Wire {
  public:
-  Wire(transport::Link* link, int peer, int channel, bool zero_copy)
-      : link_(link), peer_(peer), channel_(channel), zero_copy_(zero_copy) {}
+  Wire(transport::Link* link, int peer, int channel, size_t medium, bool zero_copy)
+      : link_(link), peer_(peer), channel_(channel), medium_(medium), zero_copy_(zero_copy) {}
 
   int peer() const { return peer_; }
   int channel() const { return channel_; }
+  /// Index of its medium among those of the Wires.
+  size_t medium() const { return medium_; }
   std::string name() const { return link_->name(); }
 
   // Sending. Posted messages keep their order; at most plan::kSendWindow are in flight.
@@ -91,6 +93,7 @@ class Wire {
   transport::Link* link_;
   int peer_;
   int channel_;
+  size_t medium_;
   bool zero_copy_;
 
   std::array<Outgoing, plan::kSendWindow> queue_;
@@ -144,8 +147,9 @@ class Wires {
   void wake();
   void abort(const Status& why);
 
-  /// "shm", "tcp", "shm+tcp", "self": the media that links were made on so far.
-  std::string media_in_use() const;
+  /// "shm", "tcp", "shm+tcp", "self": the media whose bits are set, without self where there are
+  /// others. Any thread.
+  std::string media_text(unsigned mask) const;
   /// A peer that sent bytes nobody asked for (the other side of a mismatch), or null.
   Result<Wire*> unread();
 

@@ -1,0 +1,283 @@
+// Batch: the loop that runs operations, and what it does while it waits.
+#include "runtime/batch.h"
+
+#include <sched.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace railccl::runtime {
+
+namespace {
+
+// How long a thread stays awake before it sleeps in a transport, in fruitless rounds. A sleep and
+// the wake-up cost about 5-10 us; where every rank has a core, news mostly comes sooner. With more
+// ranks than cores the peer needs this very core: hand it over at once.
+constexpr int kSpins = 2000;
+constexpr int kYields = 200;
+constexpr int kYieldsCrowded = 60;
+constexpr int kProgressEvery = 64;
+// The longest sleep: bounds how late a verdict or an abort can be noticed, should a wake-up fail.
+constexpr int64_t kSleepUs = 50'000;
+// While one thread looks after several ranks, none of the transports sees the others' events.
+constexpr int64_t kSleepSharedUs = 100;
+
+void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// The call as all ranks must describe it.
+std::string agreed_text(plan::Request request) {
+  request.in_place = false;
+  return plan::text_of(request);
+}
+
+}  // namespace
+
+/// Binds the sends and receives.
+void Share::begin() {
+  begun_ = true;
+  if (member_.troubled()) return end(member_.trouble());
+  const Status status = add_transfers();
+  if (!status.is_ok()) return end(status);
+  transfers_open_ = transfers_.has_value();
+}
+
+Status Share::add_transfers() {
+  int to_self = 0;
+  for (const Call& call : calls_) {
+    if (call.kind == Call::Kind::collective || call.peer != member_.rank()) continue;
+    to_self += call.kind == Call::Kind::send ? 1 : -1;
+  }
+  if (to_self != 0)
+    return Status(Code::invalid_usage,
+                  "rank {}: a send to itself needs its receive in the same group, and the reverse",
+                  member_.rank());
+  for (const Call& call : calls_) {
+    if (call.kind == Call::Kind::collective) continue;
+    if (!transfers_) transfers_.emplace(member_.wires());
+    if (call.kind == Call::Kind::send) {
+      RAILCCL_CHECK(
+          transfers_->add_send(call.peer, call.input, call.request.count, call.request.datatype));
+    } else {
+      RAILCCL_CHECK(
+          transfers_->add_recv(call.peer, call.output, call.request.count, call.request.datatype));
+    }
+  }
+  return ok();
+}
+
+bool Share::step() {
+  if (!begun_) {
+    if (!member_.turns().reached(ticket_)) return false;
+    begin();
+    return true;
+  }
+  if (member_.troubled()) {
+    end(member_.trouble());
+    return true;
+  }
+  auto first = step_transfers();
+  if (!first.is_ok()) {
+    end(first.status());
+    return true;
+  }
+  auto second = step_collectives();
+  if (!second.is_ok()) {
+    end(second.status());
+    return true;
+  }
+  if (!transfers_open_ && running_ == nullptr && next_ == calls_.size()) close();
+  return *first || *second || !open_;
+}
+
+Result<bool> Share::step_transfers() {
+  if (!transfers_open_) return false;
+  const Outcome outcome = transfers_->step();
+  if (!outcome.status.is_ok()) return outcome.status;
+  transfers_open_ = !outcome.done;
+  return outcome.progressed || outcome.done;
+}
+
+Result<bool> Share::step_collectives() {
+  if (running_ == nullptr) {
+    RAILCCL_CHECK(start_next());
+    if (running_ == nullptr) return false;
+  }
+  const Outcome outcome = running_->execution->step();
+  if (!outcome.status.is_ok())
+    return outcome.status.context("{} as operation {}",
+                                  plan::text_of(running_->execution->program().request), sequence_);
+  if (outcome.done) {
+    member_.control().note_done(sequence_);
+    member_.note_choice(*running_);
+    running_ = nullptr;
+  }
+  return outcome.progressed || outcome.done;
+}
+
+Status Share::start_next() {
+  while (next_ < calls_.size()) {
+    const Call& call = calls_[next_++];
+    if (call.kind != Call::Kind::collective) continue;
+    sequence_ = member_.next_sequence();
+    auto plan = member_.plan_for(call.request);
+    if (!plan.is_ok()) return plan.status();
+    Execution::Operation operation;
+    operation.sequence = sequence_;
+    operation.input = call.input;
+    operation.output = call.output;
+    operation.scaling =
+        kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor);
+    RAILCCL_CHECK((*plan)->execution->begin(operation));
+    running_ = *plan;
+    return ok();
+  }
+  return ok();
+}
+
+/// Settles the share. A failure that leaves the ranks in step (all get the same one before any
+/// message moved) concerns this call alone; any other ends the communicator.
+void Share::end(const Status& status) {
+  status_ = status;
+  const bool in_step = status.scope() == Scope::call &&
+                       (status.code() == Code::invalid_argument ||
+                        status.code() == Code::invalid_usage || status.code() == Code::unsupported);
+  if (in_step && running_ == nullptr) return close();
+  if (running_ != nullptr && running_->execution->mismatch()) {
+    const Mismatch& mismatch = *running_->execution->mismatch();
+    member_.control().report_mismatch(sequence_, mismatch.mine, mismatch.peer, mismatch.theirs);
+  }
+  member_.fail(status);
+  close();
+}
+
+void Share::close() {
+  open_ = false;
+  transfers_.reset();
+  member_.turns().leave(ticket_);
+}
+
+void Share::look_after(int64_t now_ns) {
+  if (!open_) return;
+  if (waiting_since_ns_ == 0) {
+    waiting_since_ns_ = now_ns;
+    reports_ = 0;
+    return;
+  }
+  const int64_t waited_ms = (now_ns - waiting_since_ns_) / 1'000'000;
+  const Settings& settings = member_.settings();
+  if (waited_ms >= settings.timeout_ms) {
+    std::string text = fmt::format("{}: no progress for {} ms; waiting: {}", member_.title(),
+                                   waited_ms, waiting_text());
+    if (running_ != nullptr) {
+      const std::string missing = member_.control().who_is_missing(sequence_);
+      if (!missing.empty()) text += "; " + missing;
+    }
+    return end(Status(Code::timeout, Scope::communicator, "{}", text));
+  }
+  // Sends and receives are no matter of all ranks: only collectives are compared.
+  if (running_ != nullptr && waited_ms >= (reports_ + 1) * settings.stall_ms) {
+    reports_ = waited_ms / settings.stall_ms;
+    member_.control().report_stall(sequence_, agreed_text(running_->execution->program().request),
+                                   waited_ms);
+  }
+}
+
+std::string Share::waiting_text() const {
+  std::string text;
+  if (running_ != nullptr)
+    text = fmt::format("{} as operation {} ({})",
+                       plan::text_of(running_->execution->program().request), sequence_,
+                       running_->execution->waiting_for());
+  if (transfers_open_) {
+    if (!text.empty()) text += "; ";
+    text += transfers_->waiting_for();
+  }
+  return text;
+}
+
+namespace {
+
+/// One sleep, in the transport of the only open share, or briefly in each one's in turn.
+void sleep_in(std::span<Share> shares, unsigned* turn) {
+  size_t open = 0;
+  for (Share& share : shares) open += share.open() ? 1 : 0;
+  size_t skip = open == 1 ? 0 : (*turn)++ % open;
+  for (Share& share : shares) {
+    if (!share.open() || skip-- > 0) continue;
+    Member& member = share.member();
+    if (!share.begun()) {
+      // Rare: another thread still runs an earlier operation of one of several communicators.
+      std::this_thread::sleep_for(std::chrono::microseconds(kSleepSharedUs));
+      return;
+    }
+    int64_t limit_us = kSleepUs;
+    limit_us = std::min(limit_us,
+                        1000 * std::min(member.settings().stall_ms, member.settings().timeout_ms));
+    member.wires().wait(open == 1 ? limit_us : kSleepSharedUs);
+    return;
+  }
+}
+
+}  // namespace
+
+Status run(std::span<Share> shares) {
+  if (shares.size() == 1) shares[0].wait_for_turn();
+  bool crowded = shares.size() > 1;
+  for (Share& share : shares) crowded |= share.member().crowded();
+  const int spins = crowded ? 0 : kSpins;
+  const int yields = crowded ? kYieldsCrowded : kYields;
+  int idle = 0;
+  unsigned turn = 0;
+  while (true) {
+    bool open = false, moved = false;
+    for (Share& share : shares) {
+      if (!share.open()) continue;
+      if (share.step()) {
+        share.moved();
+        moved = true;
+      }
+      open |= share.open();
+    }
+    if (!open) break;
+    if (moved) {
+      idle = 0;
+      continue;
+    }
+    idle++;
+    const bool sleepy = idle > spins + yields;
+    if (sleepy || idle % kProgressEvery == 1) {
+      const int64_t now = now_ns();
+      for (Share& share : shares) {
+        if (!share.open() || !share.begun()) continue;
+        // A failure of the medium as a whole shows on the links that matter; a peer that left
+        // after its part was done is no failure of this call.
+        if (Status status = share.member().wires().progress(); !status.is_ok())
+          log::trace("{}: {}", share.member().title(), status.text());
+        share.look_after(now);
+      }
+    }
+    if (sleepy) {
+      sleep_in(shares, &turn);
+    } else if (idle > spins) {
+      sched_yield();
+    } else {
+      relax();
+    }
+  }
+  Status status;
+  for (Share& share : shares)
+    if (status.is_ok()) status = share.status();
+  return status;
+}
+
+}  // namespace railccl::runtime

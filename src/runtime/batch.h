@@ -1,0 +1,66 @@
+// Batch: calls of one or several communicators, run to their end by one thread.
+//
+// Each communicator's part is a Share. A Share's collectives run one after the other, its sends and
+// receives all at once beside them; Shares take turns, so that one thread can drive several ranks.
+// The thread spins while there is hope, lets others run, then sleeps in a transport. While it
+// waits it looks after the agreement of the ranks: reports stalls, heeds verdicts, keeps deadlines.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "runtime/member.h"
+#include "runtime/point_to_point.h"
+
+namespace railccl::runtime {
+
+class Share {
+ public:
+  /// `calls` must outlive the Share. The ticket is of member's turnstile.
+  Share(Member& member, std::span<const Call> calls, uint64_t ticket)
+      : member_(member), calls_(calls), ticket_(ticket) {}
+
+  /// Sleeps until the communicator's turn has come.
+  void wait_for_turn() const { member_.turns().wait(ticket_); }
+  /// Does what it can; true when anything moved. Passes the turn on when the share is done.
+  bool step();
+  bool open() const { return open_; }
+  /// Has the turn come? Before, the communicator's wires belong to another thread.
+  bool begun() const { return begun_; }
+  const Status& status() const { return status_; }
+  Member& member() { return member_; }
+  /// Called now and then while nothing moves.
+  void look_after(int64_t now_ns);
+  /// Something moved.
+  void moved() { waiting_since_ns_ = 0; }
+
+ private:
+  void begin();
+  Status add_transfers();
+  Result<bool> step_collectives();
+  Result<bool> step_transfers();
+  Status start_next();
+  void end(const Status& status);
+  void close();
+  std::string waiting_text() const;
+
+  Member& member_;
+  std::span<const Call> calls_;
+  uint64_t ticket_;
+  std::optional<PointToPoint> transfers_;  // set when there are sends or receives
+  size_t next_ = 0;                        // calls_[0, next_) are started or are no collectives
+  ReadyPlan* running_ = nullptr;
+  uint64_t sequence_ = 0;  // of the running collective
+  bool transfers_open_ = false;
+  bool begun_ = false;
+  bool open_ = true;
+  Status status_;
+  int64_t waiting_since_ns_ = 0;
+  int64_t reports_ = 0;  // stall reports of this wait
+};
+
+/// Runs all shares to their end; the first failure.
+Status run(std::span<Share> shares);
+
+}  // namespace railccl::runtime

@@ -1,0 +1,270 @@
+// Join: from ranks that have met to a communicator that works.
+//
+// Two exchanges over the rendezvous tree. First everyone's card: version, settings that must agree,
+// facts of the host, and addresses on every transport that works there. Then, once each rank has
+// looked at all cards and told its transports, a verdict: all well, or what is wrong. So a rank
+// that cannot take part is an error everywhere at once, not a wait until the deadline.
+#include <algorithm>
+#include <map>
+
+#include "base/host_id.h"
+#include "base/log.h"
+#include "runtime/member.h"
+#include "runtime/pack.h"
+#include "topology/merge.h"
+#include "topology/probe.h"
+#include "topology/text.h"
+#include "transport/registry.h"
+
+namespace railccl::runtime {
+
+using topology::Topology;
+using transport::Transport;
+
+namespace {
+
+/// Settings that all ranks must have alike, as "NAME=value".
+std::vector<std::string> agreed_settings(const Settings& settings, const Config& config) {
+  return {
+      fmt::format("railccl version={}", RAILCCL_VERSION),
+      fmt::format("NCCL_ALGO={}", settings.algo),
+      fmt::format("NCCL_MIN_NCHANNELS={}",
+                  config.min_channels > 0 ? config.min_channels : settings.min_channels),
+      fmt::format("NCCL_MAX_NCHANNELS={}",
+                  config.max_channels > 0 ? config.max_channels : settings.max_channels),
+      fmt::format("RAILCCL_CHUNK_SIZE={}", settings.chunk_bytes),
+      fmt::format("NCCL_SHM_DISABLE={}", settings.shm_disable ? 1 : 0),
+      fmt::format("NCCL_NSOCKS_PERTHREAD={}", settings.sockets_per_path),
+      fmt::format("RAILCCL_TOPO_FILE is {}", settings.topo_file.empty() ? "not set" : "set"),
+  };
+}
+
+struct Medium {
+  std::string name;
+  std::string address;
+};
+
+struct Card {
+  std::string failure;  // why the rank cannot take part; empty: it can
+  std::vector<std::string> settings;
+  uint64_t host_id = 0;
+  uint64_t process = 0;
+  std::string facts;
+  std::vector<Medium> media;
+};
+
+std::string encode(const Card& card) {
+  Packer packer;
+  packer.add(card.failure).add(uint64_t{card.settings.size()});
+  for (const std::string& setting : card.settings) packer.add(setting);
+  packer.add(card.host_id).add(card.process).add(card.facts).add(card.media.size());
+  for (const Medium& medium : card.media) packer.add(medium.name).add(medium.address);
+  return std::move(packer).take();
+}
+
+bool decode(const std::string& bytes, Card* card) {
+  constexpr uint64_t kRowsMax = 64;
+  Unpacker unpacker(bytes);
+  uint64_t rows = 0;
+  if (!unpacker.get(&card->failure) || !unpacker.get(&rows) || rows > kRowsMax) return false;
+  card->settings.resize(rows);
+  for (std::string& setting : card->settings)
+    if (!unpacker.get(&setting)) return false;
+  if (!unpacker.get(&card->host_id) || !unpacker.get(&card->process) ||
+      !unpacker.get(&card->facts) || !unpacker.get(&rows) || rows > kRowsMax)
+    return false;
+  card->media.resize(rows);
+  for (Medium& medium : card->media)
+    if (!unpacker.get(&medium.name) || !unpacker.get(&medium.address)) return false;
+  return unpacker.at_end();
+}
+
+/// The facts of this process, detected once per set of the settings that they depend on: probing
+/// takes up to 100 ms, and a process may hold many ranks.
+Result<std::string> facts_text(const Settings& settings) {
+  static std::mutex mutex;
+  static std::map<std::string, std::string>* known = new std::map<std::string, std::string>;
+  const std::string key = fmt::format("{}\n{}\n{}\n{}", settings.socket_ifname,
+                                      settings.socket_family, settings.rails, settings.host_id);
+  std::lock_guard lock(mutex);
+  if (const auto found = known->find(key); found != known->end()) return found->second;
+  RAILCCL_TRY(const topology::Facts facts, topology::detect(settings));
+  return (*known)[key] = topology::encode(facts);
+}
+
+/// Names of this rank's NIC first, for transports that can choose.
+std::vector<std::string> preferred_interfaces(const Topology* known, int rank) {
+  if (known == nullptr) return {};
+  const int nic = known->rank(rank).nic;
+  if (nic < 0) return {};
+  return {known->host_of(rank).nics[static_cast<size_t>(nic)].name};
+}
+
+std::vector<std::unique_ptr<Transport>> make_transports(const transport::Context& context) {
+  std::vector<const transport::TransportKind*> kinds = transport::all();
+  std::stable_sort(kinds.begin(), kinds.end(),
+                   [](const auto* a, const auto* b) { return a->priority > b->priority; });
+  std::vector<std::unique_ptr<Transport>> media;
+  for (const transport::TransportKind* kind : kinds) {
+    if (std::string_view(kind->name) == "shm" && context.settings.shm_disable) continue;
+    Status usable = kind->usable(context);
+    if (usable.is_ok()) {
+      auto made = kind->create(context);
+      if (made.is_ok()) {
+        media.push_back(std::move(made).value());
+        continue;
+      }
+      usable = made.status();
+    }
+    log::info("rank {}: no {} transport here: {}", context.rank, kind->name, usable.text());
+  }
+  return media;
+}
+
+/// The first disagreement between rank 0's settings and another's.
+Status compare(const std::vector<Card>& cards) {
+  for (size_t r = 0; r < cards.size(); r++)
+    if (!cards[r].failure.empty())
+      return Status(Code::remote, Scope::communicator, "rank {} cannot take part: {}", r,
+                    cards[r].failure);
+  for (size_t r = 1; r < cards.size(); r++) {
+    if (cards[r].settings.size() != cards[0].settings.size())
+      return Status(Code::mismatch, Scope::communicator, "rank {} has {}, but rank 0 has {}", r,
+                    cards[r].settings.empty() ? "no settings" : cards[r].settings[0],
+                    cards[0].settings[0]);
+    for (size_t s = 0; s < cards[0].settings.size(); s++)
+      if (cards[r].settings[s] != cards[0].settings[s])
+        return Status(Code::mismatch, Scope::communicator,
+                      "the ranks' settings differ: rank 0 has {}, but rank {} has {}",
+                      cards[0].settings[s], r, cards[r].settings[s]);
+  }
+  return ok();
+}
+
+Result<Topology> merged_topology(const Settings& settings, const std::vector<Card>& cards) {
+  if (!settings.topo_file.empty()) {
+    RAILCCL_TRY(Topology topology, topology::load_topology(settings.topo_file));
+    if (topology.size() != static_cast<int>(cards.size()))
+      return Status(Code::invalid_argument, "RAILCCL_TOPO_FILE={} describes {} ranks, not {}",
+                    settings.topo_file, topology.size(), cards.size());
+    return topology;
+  }
+  std::vector<topology::Facts> facts;
+  for (size_t r = 0; r < cards.size(); r++) {
+    auto decoded = topology::decode(cards[r].facts);
+    if (!decoded.is_ok()) return decoded.status().context("facts of rank {}", r);
+    facts.push_back(std::move(decoded).value());
+  }
+  return topology::merge(facts);
+}
+
+/// Do all ranks that the topology has on one host share memory, seen from this rank?
+bool shares_memory(const Topology& topology, const Wires& wires) {
+  for (int peer = 0; peer < topology.size(); peer++)
+    if (peer != wires.rank() && topology.path(wires.rank(), peer).same_host &&
+        !wires.load_store(peer))
+      return false;
+  return true;
+}
+
+/// Keeps the media that every rank has, and lays out their addresses as Wires wants them.
+void keep_common(const std::vector<Card>& cards, std::vector<std::unique_ptr<Transport>>* media,
+                 std::vector<std::vector<transport::Address>>* addresses) {
+  std::vector<std::unique_ptr<Transport>> kept;
+  for (auto& medium : *media) {
+    std::vector<transport::Address> of_all;
+    for (const Card& card : cards)
+      for (const Medium& theirs : card.media)
+        if (theirs.name == medium->name()) of_all.push_back(theirs.address);
+    if (of_all.size() != cards.size()) continue;
+    kept.push_back(std::move(medium));
+    addresses->push_back(std::move(of_all));
+  }
+  *media = std::move(kept);
+}
+
+}  // namespace
+
+Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
+                        const Settings& settings, const Topology* known,
+                        std::function<void()> on_failure) {
+  const int rank = meeting->rank(), ranks = meeting->ranks();
+  Parts parts;
+  parts.job = meeting->job();
+
+  transport::Context context;
+  context.rank = rank;
+  context.ranks = ranks;
+  context.job = parts.job;
+  context.host_id = railccl::host_id(settings);
+  context.process = process_id();
+  context.interfaces = preferred_interfaces(known, rank);
+  context.settings = settings;
+
+  Card mine;
+  mine.settings = agreed_settings(settings, config);
+  mine.host_id = context.host_id;
+  mine.process = context.process;
+  if (known == nullptr && settings.topo_file.empty()) {
+    auto facts = facts_text(settings);
+    if (facts.is_ok()) {
+      mine.facts = std::move(facts).value();
+    } else {
+      mine.failure = facts.status().text();
+    }
+  }
+  std::vector<std::unique_ptr<Transport>> media = make_transports(context);
+  for (const auto& medium : media) mine.media.push_back({medium->name(), medium->address()});
+
+  RAILCCL_TRY(const std::vector<std::string> texts, meeting->all_gather(encode(mine)));
+  std::vector<Card> cards(texts.size());
+  for (size_t r = 0; r < texts.size(); r++)
+    if (!decode(texts[r], &cards[r]))
+      return Status(Code::remote, Scope::communicator, "rank {} sent an unreadable card", r);
+  RAILCCL_CHECK(compare(cards));  // the same on all ranks
+
+  // From here on a failure may be this rank's alone: it goes into the second exchange.
+  Status status;
+  bool sharing = false;
+  if (known != nullptr) {
+    parts.topology = *known;
+  } else if (auto merged = merged_topology(settings, cards); merged.is_ok()) {
+    parts.topology = std::move(merged).value();
+  } else {
+    status = merged.status();
+  }
+  if (status.is_ok()) {
+    std::vector<std::vector<transport::Address>> addresses;
+    keep_common(cards, &media, &addresses);
+    std::vector<uint64_t> host_ids, processes;
+    for (const Card& card : cards) {
+      host_ids.push_back(card.host_id);
+      processes.push_back(card.process);
+    }
+    parts.wires = std::make_unique<Wires>(rank, ranks, std::move(media));
+    status = parts.wires->set_peers(addresses, host_ids, processes);
+    if (status.is_ok()) sharing = shares_memory(parts.topology, *parts.wires);
+  }
+  Packer opinion;
+  opinion.add(uint64_t{sharing}).add(status.is_ok() ? std::string() : status.text());
+  RAILCCL_TRY(const std::vector<std::string> opinions,
+              meeting->all_gather(std::move(opinion).take()));
+  for (size_t r = 0; r < opinions.size(); r++) {
+    uint64_t shares = 0;
+    std::string failure;
+    Unpacker unpacker(opinions[r]);
+    if (!unpacker.get(&shares) || !unpacker.get(&failure))
+      return Status(Code::remote, Scope::communicator, "rank {} sent an unreadable opinion", r);
+    if (!failure.empty() && static_cast<int>(r) != rank)
+      return Status(Code::remote, Scope::communicator, "rank {} cannot take part: {}", r, failure);
+    if (!failure.empty()) return status;
+    sharing = sharing && shares != 0;
+  }
+  RAILCCL_TRY(Chooser chooser,
+              Chooser::make(settings, config.min_channels, config.max_channels, sharing));
+  parts.chooser = std::make_unique<Chooser>(std::move(chooser));
+  RAILCCL_TRY(parts.control, Control::start(std::move(meeting), settings, std::move(on_failure)));
+  return parts;
+}
+
+}  // namespace railccl::runtime

@@ -1,0 +1,376 @@
+// Member: life and death of a communicator, and its single calls.
+#include "runtime/member.h"
+
+#include <algorithm>
+
+#include "base/log.h"
+#include "plan/checker.h"
+#include "runtime/batch.h"
+#include "runtime/cost.h"
+#include "runtime/group.h"
+#include "runtime/pack.h"
+
+namespace railccl::runtime {
+
+/// The control thread may learn of a failure at any time, also while the Member is on its way out:
+/// it holds this, not the Member.
+struct Member::Alarm {
+  std::mutex mutex;
+  Wires* wires = nullptr;
+
+  void set(Wires* to) {
+    std::lock_guard lock(mutex);
+    wires = to;
+  }
+  void ring() {
+    std::lock_guard lock(mutex);
+    if (wires != nullptr) wires->wake();
+  }
+};
+
+namespace {
+
+/// Background streams whose last task destroyed their owner: no thread can join itself, so they
+/// wait here for the next one that can.
+struct Retired {
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Stream>> streams;
+};
+Retired& retired() {
+  static Retired instance;
+  return instance;
+}
+void retire(std::unique_ptr<Stream> stream) {
+  std::lock_guard lock(retired().mutex);
+  retired().streams.push_back(std::move(stream));
+}
+void bury_retired() {
+  std::vector<std::unique_ptr<Stream>> dead;
+  std::lock_guard lock(retired().mutex);
+  auto& streams = retired().streams;
+  const auto gone = std::partition(streams.begin(), streams.end(),
+                                   [](const auto& stream) { return !stream->idle(); });
+  std::move(gone, streams.end(), std::back_inserter(dead));
+  streams.erase(gone, streams.end());
+}
+
+}  // namespace
+
+Result<std::shared_ptr<Communicator>> Communicator::join(const UniqueId& id, int rank, int ranks,
+                                                         const Config& config) {
+  if (ranks < 1 || rank < 0 || rank >= ranks)
+    return Status(Code::invalid_argument, "rank {} of {} ranks", rank, ranks);
+  RAILCCL_TRY(Settings settings, Settings::load());
+  log::init();
+  auto member = std::make_shared<Member>(rank, ranks, config, std::move(settings));
+  if (!config.blocking) {
+    member->background().enqueue([member, id] { return member->enter(id); });
+    return std::shared_ptr<Communicator>(member);
+  }
+  RAILCCL_CHECK(member->enter(id));
+  return std::shared_ptr<Communicator>(member);
+}
+
+Member::Member(int rank, int ranks, Config config, Settings settings)
+    : rank_(rank),
+      ranks_(ranks),
+      config_(std::move(config)),
+      settings_(std::move(settings)),
+      alarm_(std::make_shared<Alarm>()) {}
+
+Member::~Member() {
+  if (background_ != nullptr) {
+    if (background_->on_own_thread()) {
+      retire(std::move(background_));
+    } else {
+      background_.reset();
+    }
+  }
+  if (phase_.load(std::memory_order_acquire) == Phase::ready && !failed_) {
+    const Status status = finalize_now(turns_.take());
+    if (!status.is_ok()) log::warn("{}: {}", title(), status.text());
+  }
+  alarm_->set(nullptr);
+  if (parts_.control != nullptr) parts_.control->leave();
+}
+
+std::string Member::title() const {
+  return config_.name.empty() ? fmt::format("rank {} of {}", rank(), size())
+                              : fmt::format("rank {} of {} of {}", rank(), size(), config_.name);
+}
+
+Status Member::enter(const UniqueId& id) {
+  auto meeting = Meeting::join(id, rank(), size(), settings_, &cancel_);
+  if (!meeting.is_ok()) {
+    const Status status = meeting.status().context("{} cannot join", title());
+    fail(status);
+    return status;
+  }
+  return enter(std::move(meeting).value(), nullptr);
+}
+
+Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known) {
+  auto made =
+      establish(std::move(meeting), config_, settings_, known, [alarm = alarm_] { alarm->ring(); });
+  if (!made.is_ok()) {
+    const Status status = made.status().context("{} cannot join", title());
+    fail(status);
+    return status;
+  }
+  {
+    std::lock_guard lock(life_);
+    parts_ = std::move(made).value();
+    alarm_->set(parts_.wires.get());
+    const topology::Host& host = parts_.topology.host_of(rank());
+    crowded_ = parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
+               static_cast<size_t>(host.cores);
+    Phase expected = Phase::joining;  // abort() may have come first
+    // Release, partner: the acquire loads of phase_. What parts_ holds is visible with it.
+    phase_.compare_exchange_strong(expected, Phase::ready, std::memory_order_release);
+  }
+  if (failed_.load(std::memory_order_acquire)) {
+    parts_.control->fail(trouble());
+    parts_.wires->abort(trouble());
+    return trouble();
+  }
+  log::info("{}: joined", title());
+  return ok();
+}
+
+Status Member::usable() const {
+  // Acquire, partners: the releases in enter() and fail().
+  switch (phase_.load(std::memory_order_acquire)) {
+    case Phase::joining:
+      return Status(Code::invalid_usage, "{} is still being initialised", title());
+    case Phase::finalized:
+      return Status(Code::invalid_usage, "{} was finalized", title());
+    case Phase::failed:
+    case Phase::ready:
+      break;
+  }
+  return async_error();
+}
+
+Status Member::check(const Call& call) const {
+  const plan::Request& request = call.request;
+  const auto type = static_cast<int>(request.datatype);
+  if (type < 0 || type >= kDatatypeCount)
+    return Status(Code::invalid_argument, "{} is no datatype", type);
+  const uint64_t limit =
+      kMessageBytesMax / (size_of(request.datatype) * static_cast<uint64_t>(size()));
+  if (request.count > limit)
+    return Status(Code::invalid_argument, "count {} is too large: at most {} {} on {} ranks",
+                  request.count, limit, name_of(request.datatype), size());
+  if (call.kind != Call::Kind::collective) {
+    const void* buffer = call.kind == Call::Kind::send ? call.input : call.output;
+    if (call.peer < 0 || call.peer >= size())
+      return Status(Code::invalid_argument, "peer {} of {} ranks", call.peer, size());
+    if (buffer == nullptr && request.count > 0)
+      return Status(Code::invalid_argument, "the buffer is null");
+    if (call.peer == rank() && group_depth() == 0)
+      return Status(Code::invalid_usage, "a send or receive to itself needs a group");
+    return ok();
+  }
+  if (static_cast<int>(request.collective) >= kCollectiveCount)
+    return Status(Code::invalid_argument, "{} is no collective",
+                  static_cast<int>(request.collective));
+  if (reduces(request.collective) && static_cast<int>(request.op) >= kReductionCount)
+    return Status(Code::invalid_argument, "{} is no reduction operator",
+                  static_cast<int>(request.op));
+  if (rooted(request.collective) && (request.root < 0 || request.root >= size()))
+    return Status(Code::invalid_argument, "root {} of {} ranks", request.root, size());
+  if (call.input == nullptr && plan::input_elements(request, size(), rank()) > 0)
+    return Status(Code::invalid_argument, "the input buffer is null");
+  if (call.output == nullptr && plan::output_elements(request, size(), rank()) > 0)
+    return Status(Code::invalid_argument, "the output buffer is null");
+  if (request.in_place && request.collective == Collective::all_to_all && request.count > 0)
+    return Status(Code::invalid_argument, "all_to_all cannot work in place");
+  return ok();
+}
+
+Status Member::start(const Call& given, Stream* stream) {
+  Status status = usable();
+  if (status.is_ok()) status = check(given);
+  if (!status.is_ok()) {
+    refuse(status);
+    return status;
+  }
+  Call call = given;
+  // What a collective ignores must not make two calls differ.
+  if (call.kind == Call::Kind::collective) {
+    if (!reduces(call.request.collective)) call.request.op = Reduction::none;
+    if (!rooted(call.request.collective)) call.request.root = 0;
+  }
+  auto self = std::static_pointer_cast<Member>(shared_from_this());
+  if (group_depth() > 0) {
+    record(std::move(self), call, stream);
+    return ok();
+  }
+  if (stream != nullptr) {
+    enqueue(std::move(self), call, *stream, false);
+    return ok();
+  }
+  if (!config_.blocking) {
+    Stream& thread = background();
+    enqueue(std::move(self), call, thread, true);
+    return ok();
+  }
+  Share share(*this, std::span<const Call>(&call, 1), turns_.take());
+  return run(std::span<Share>(&share, 1));
+}
+
+Result<ReadyPlan*> Member::plan_for(const plan::Request& request) {
+  if (ReadyPlan* ready = plans_.find(request)) return ready;
+  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, parts_.topology));
+  if (settings_.check_plans) RAILCCL_CHECK(check_plan(chosen, request));
+  auto program = chosen.algorithm->build(request, parts_.topology, chosen.tuning, rank());
+  if (!program.is_ok())
+    // Not in step: another rank may have been able to.
+    return program.status().widen(Scope::communicator).context("{}", chosen.algorithm->name);
+  RAILCCL_TRY(auto execution, Execution::make(std::move(program).value(), *parts_.wires));
+  log::trace("{}: {} by {}, {} channels, chunks of {}", title(), plan::text_of(request),
+             chosen.algorithm->name, chosen.tuning.channels, chosen.tuning.chunk_elements);
+  return plans_.insert(request,
+                       {std::move(execution), chosen, bound_seconds(request, parts_.topology)});
+}
+
+/// Builds the plan of every rank and proves it right, for RAILCCL_CHECK_PLANS.
+Status Member::check_plan(const Chosen& chosen, const plan::Request& request) const {
+  plan::CheckOptions options;
+  const topology::Topology& topology = parts_.topology;
+  options.load_store = [&](int reader, int owner, plan::Buffer buffer) {
+    return buffer == plan::Buffer::scratch && topology.path(reader, owner).same_host;
+  };
+  for (const topology::Rank& rank : topology.ranks()) {
+    options.host_of.push_back(rank.host);
+    options.rail_of.push_back(rank.rail);
+  }
+  const auto report = plan::check(
+      request, topology.size(),
+      [&](int rank) { return chosen.algorithm->build(request, topology, chosen.tuning, rank); },
+      options);
+  if (report.is_ok()) return ok();
+  return report.status()
+      .widen(Scope::communicator)
+      .context("algorithm {} made a wrong plan for {}", chosen.algorithm->name,
+               plan::text_of(request));
+}
+
+void Member::note_choice(const ReadyPlan& plan) {
+  constexpr auto relaxed = std::memory_order_relaxed;
+  last_media_.store(plan.execution->media(), relaxed);
+  last_channels_.store(plan.chosen.tuning.channels, relaxed);
+  last_chunk_bytes_.store(
+      plan.chosen.tuning.chunk_elements * size_of(plan.execution->program().request.datatype),
+      relaxed);
+  last_predicted_s_.store(plan.chosen.predicted_s, relaxed);
+  last_bound_s_.store(plan.bound_s, relaxed);
+  // Release, partner: the acquire in last_choice().
+  last_algorithm_.store(plan.chosen.algorithm, std::memory_order_release);
+}
+
+Choice Member::last_choice() const {
+  Choice choice;
+  const algorithms::Algorithm* algorithm = last_algorithm_.load(std::memory_order_acquire);
+  if (algorithm == nullptr) return choice;
+  choice.algorithm = algorithm->name;
+  choice.transport = parts_.wires->media_text(last_media_);
+  choice.channels = last_channels_;
+  choice.chunk_bytes = last_chunk_bytes_;
+  choice.predicted_s = last_predicted_s_;
+  choice.bound_s = last_bound_s_;
+  return choice;
+}
+
+bool Member::in_progress() const {
+  return phase_.load(std::memory_order_acquire) == Phase::joining ||
+         pending_.load(std::memory_order_acquire) > 0;
+}
+
+Status Member::async_error() const {
+  if (failed_.load(std::memory_order_acquire)) {
+    std::lock_guard lock(failure_mutex_);
+    return failure_;
+  }
+  if (phase_.load(std::memory_order_acquire) == Phase::ready) return parts_.control->verdict();
+  return ok();
+}
+
+Status Member::trouble() {
+  if (!failed_.load(std::memory_order_acquire)) fail(parts_.control->verdict());
+  std::lock_guard lock(failure_mutex_);
+  return failure_;
+}
+
+void Member::fail(const Status& why) {
+  const Status wide = why.widen(Scope::communicator);
+  {
+    std::lock_guard lock(failure_mutex_);
+    if (failed_.load(std::memory_order_relaxed)) return;
+    failure_ = wide;
+    failed_.store(true, std::memory_order_release);
+  }
+  cancel_.store(true, std::memory_order_release);
+  std::lock_guard lock(life_);
+  Phase phase = phase_.load(std::memory_order_acquire);
+  if (phase == Phase::joining) phase_.store(Phase::failed, std::memory_order_release);
+  if (parts_.control != nullptr) parts_.control->fail(wide);
+  if (parts_.wires != nullptr) {
+    parts_.wires->abort(wide);
+    parts_.wires->wake();
+  }
+}
+
+void Member::abort(const std::string& why) {
+  fail(Status(Code::aborted, Scope::communicator, "{}: aborted{}{}", title(),
+              why.empty() ? "" : ": ", why));
+}
+
+Stream& Member::background() {
+  bury_retired();
+  std::lock_guard lock(life_);
+  if (background_ == nullptr) background_ = std::make_unique<Stream>();
+  return *background_;
+}
+
+Status Member::finalize() {
+  if (phase_.load(std::memory_order_acquire) == Phase::finalized) return ok();
+  RAILCCL_CHECK(usable());
+  const uint64_t ticket = turns_.take();
+  if (config_.blocking) return finalize_now(ticket);
+  pending(1);
+  auto self = std::static_pointer_cast<Member>(shared_from_this());
+  background().enqueue([self, ticket] {
+    const Status status = self->finalize_now(ticket);
+    self->pending(-1);
+    return status;
+  });
+  return ok();
+}
+
+Status Member::finalize_now(uint64_t ticket) {
+  turns_.wait(ticket);
+  Status status = async_error();
+  if (status.is_ok() && phase_.load(std::memory_order_acquire) == Phase::ready) {
+    // A message that nobody asked for is the far end of a call that this rank never made.
+    auto unread = parts_.wires->unread();
+    if (!unread.is_ok()) {
+      log::trace("{}: {}", title(), unread.status().text());
+    } else if (Wire* wire = *unread; wire != nullptr) {
+      auto header = wire->header_arrived();
+      status = Status(
+          Code::mismatch, Scope::communicator, "{} finalizes, but rank {} called {}", title(),
+          wire->peer(),
+          header.is_ok() && *header ? text_of(wire->header(), true) : std::string("something"));
+    }
+    if (status.is_ok()) {
+      phase_.store(Phase::finalized, std::memory_order_release);
+      parts_.control->leave();
+    }
+  }
+  if (!status.is_ok()) fail(status);
+  turns_.leave(ticket);
+  return status;
+}
+
+}  // namespace railccl::runtime

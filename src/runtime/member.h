@@ -1,0 +1,126 @@
+// Member: the Communicator that ranks on host memory have. Private to this room.
+//
+// Threads. The user's threads call start() and the rest; one thread at a time, the one whose ticket
+// has its turn (turnstile.h), runs operations and touches wires, plans and the sequence number.
+// abort(), async_error() and the control thread may come in at any time: they touch only atomics
+// and what life_ and failure_mutex_ guard.
+#pragma once
+
+#include <mutex>
+
+#include "runtime/communicator.h"
+#include "runtime/control.h"
+#include "runtime/plan_cache.h"
+#include "runtime/turnstile.h"
+#include "runtime/wires.h"
+
+namespace railccl::runtime {
+
+/// What an established communicator consists of; made by join.cc.
+struct Parts {
+  topology::Topology topology;
+  std::unique_ptr<Wires> wires;
+  std::shared_ptr<Control> control;
+  std::unique_ptr<Chooser> chooser;
+  uint64_t job = 0;
+};
+
+class Member final : public Communicator {
+ public:
+  Member(int rank, int ranks, Config config, Settings settings);
+  ~Member() override;
+
+  int rank() const override { return rank_.load(std::memory_order_relaxed); }
+  int size() const override { return ranks_.load(std::memory_order_relaxed); }
+  const Config& config() const override { return config_; }
+  const topology::Topology& topology() const override { return parts_.topology; }
+  Status start(const Call& call, Stream* stream) override;
+  Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) override;
+  bool in_progress() const override;
+  Status async_error() const override;
+  Status finalize() override;
+  void abort(const std::string& why) override;
+  Choice last_choice() const override;
+
+  /// join()'s work. Blocks until all ranks are there, or fails and leaves a failed communicator.
+  Status enter(const UniqueId& id);
+
+  // For batches (batch.h), by the thread whose turn it is.
+  Turnstile& turns() { return turns_; }
+  Wires& wires() { return *parts_.wires; }
+  Control& control() { return *parts_.control; }
+  const Settings& settings() const { return settings_; }
+  uint64_t next_sequence() { return sequence_++; }
+  Result<ReadyPlan*> plan_for(const plan::Request& request);
+  void note_choice(const ReadyPlan& plan);
+  /// More ranks than cores here: who spins keeps others from running.
+  bool crowded() const { return crowded_; }
+
+  /// Has anything made this communicator useless? Two loads while all is well.
+  bool troubled() const {
+    // Acquire, partner: the release in fail().
+    return failed_.load(std::memory_order_acquire) || parts_.control->failed();
+  }
+  /// Why; the first reason that came up.
+  Status trouble();
+  /// Makes the communicator useless, here and by and by everywhere.
+  void fail(const Status& why);
+
+  /// Work that start() or group_end() put off: counted until done, for in_progress().
+  Stream& background();
+  void pending(int change) { pending_.fetch_add(change, std::memory_order_acq_rel); }
+  bool blocking() const { return config_.blocking; }
+  std::string title() const;
+
+ private:
+  enum class Phase : uint8_t { joining, ready, finalized, failed };
+
+  Status enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known);
+  Status check(const Call& call) const;
+  Status usable() const;
+  Status finalize_now(uint64_t ticket);
+  Status split_now(int color, int key, Member& child);
+  Status check_plan(const Chosen& chosen, const plan::Request& request) const;
+
+  std::atomic<int> rank_;
+  std::atomic<int> ranks_;
+  const Config config_;
+  const Settings settings_;
+
+  std::atomic<Phase> phase_{Phase::joining};
+  std::atomic<bool> cancel_{false};  // watched by the rendezvous
+  mutable std::mutex failure_mutex_;
+  std::atomic<bool> failed_{false};
+  Status failure_;
+
+  std::mutex life_;  // guards the pointers in parts_ while they are set, and background_
+  Parts parts_;
+  struct Alarm;  // how the control thread wakes sleepers, safely also during destruction
+  std::shared_ptr<Alarm> alarm_;
+  std::unique_ptr<Stream> background_;
+  std::atomic<int> pending_{0};
+
+  Turnstile turns_;
+  uint64_t sequence_ = 0;
+  uint64_t splits_ = 0;
+  PlanCache plans_{kPlansMax};
+  bool crowded_ = false;
+  static constexpr size_t kPlansMax = 128;
+
+  // The last choice, piecewise: written after each operation, read by anyone.
+  std::atomic<const algorithms::Algorithm*> last_algorithm_{nullptr};
+  std::atomic<unsigned> last_media_{0};
+  std::atomic<int> last_channels_{0};
+  std::atomic<uint64_t> last_chunk_bytes_{0};
+  std::atomic<double> last_predicted_s_{0};
+  std::atomic<double> last_bound_s_{0};
+};
+
+/// Takes a ready meeting to a working communicator. `known`: the topology, when the ranks have one
+/// already (split); else facts are gathered. All ranks fail together, with the same reason, when
+/// their settings disagree or one of them cannot take part.
+Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
+                        const Settings& settings, const topology::Topology* known,
+                        std::function<void()> on_failure);
+
+}  // namespace railccl::runtime

@@ -46,6 +46,9 @@ class Link {
   /// Bytes that have arrived, at the front of the stream; empty when none. Valid until consume().
   /// Successive calls without consume() may show more. A view never shrinks. `want` is how many
   /// bytes the caller can use: a medium that has to fetch (socket) fetches about that much.
+  /// Everything that arrived is shown in one piece, never cut at a ring's end. A lost peer's bytes
+  /// are shown first; the failure comes when they are consumed, or when the caller looks again
+  /// without having consumed any because it wants more.
   virtual Result<std::span<const std::byte>> peek(size_t want) = 0;
   virtual void consume(size_t bytes) = 0;
   /// Moves up to `bytes` from the front of the stream to dst; returns how many.
@@ -86,11 +89,16 @@ class Transport {
   /// ask in any order.
   virtual Result<Link*> link(int peer, int channel) = 0;
 
-  /// Moves what is not tied to a caller: accepts, handshakes, resends. Cheap when idle.
+  /// Moves what is not tied to a caller: accepts, handshakes, resends, and the readiness of
+  /// sockets: new bytes and credit may show on a Link only after progress() or wait(). Cheap when
+  /// idle. In all our media one thread at a time drives a transport with its links; only wake()
+  /// and abort() are for other threads. Failures of single links show on those links, not here.
   virtual Status progress() = 0;
 
   /// Blocks up to `timeout_us` until a link may have become ready or wake() is called. Spurious
-  /// returns are fine; a missed event is not: call only after progress found nothing to do.
+  /// returns are fine (our media make use of it: the first call may only announce the sleep and
+  /// return for one more look); a missed event is not: call only after progress and all links
+  /// had nothing to do.
   virtual void wait(int64_t timeout_us) = 0;
   /// Ends a wait() of another thread. Async-signal-unsafe, any thread.
   virtual void wake() = 0;

@@ -18,8 +18,19 @@ std::unique_ptr<TestWorld> real(const std::string& kind, int ranks, const Settin
   return std::make_unique<RealWorld>(kind, ranks, settings, std::move(wrap));
 }
 
+Settings tcp_settings(const char* family, int sockets) {
+  Settings settings;
+  settings.socket_ifname = "=lo";
+  settings.socket_family = family;
+  settings.sockets_per_path = sockets;
+  return settings;
+}
+
 std::vector<Medium> media() {
   return {
+      {"tcp4", 3, [](int ranks) { return real("tcp", ranks, tcp_settings("AF_INET", 1)); }},
+      {"tcp6", 2, [](int ranks) { return real("tcp", ranks, tcp_settings("AF_INET6", 1)); }},
+      {"tcp_4_sockets", 3, [](int ranks) { return real("tcp", ranks, tcp_settings("", 4)); }},
       {"self", 1, [](int ranks) { return real("self", ranks); }},
       {"shm", 4, [](int ranks) { return real("shm", ranks); }},
   };

@@ -1,0 +1,218 @@
+// System calls of tcp.
+#include "transport/tcp_socket.h"
+
+#include <net/if.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <cstring>
+
+namespace railccl::transport {
+namespace {
+
+constexpr int kBacklog = 4096;
+constexpr int kKeepIdleS = 10;
+constexpr int kKeepIntervalS = 5;
+constexpr int kKeepCount = 4;
+
+void set_option(int socket, int level, int name, int value) {
+  // None of the options is needed to be right, so a kernel without one is no failure.
+  (void)setsockopt(socket, level, name, &value, sizeof(value));
+}
+
+void set_port(sockaddr_storage* address, uint16_t port) {
+  if (address->ss_family == AF_INET) {
+    reinterpret_cast<sockaddr_in*>(address)->sin_port = htons(port);
+  } else {
+    reinterpret_cast<sockaddr_in6*>(address)->sin6_port = htons(port);
+  }
+}
+
+uint16_t port_of(const sockaddr_storage& address) {
+  return ntohs(address.ss_family == AF_INET
+                   ? reinterpret_cast<const sockaddr_in&>(address).sin_port
+                   : reinterpret_cast<const sockaddr_in6&>(address).sin6_port);
+}
+
+socklen_t length_of(const sockaddr_storage& address) {
+  return address.ss_family == AF_INET ? sizeof(sockaddr_in) : sizeof(sockaddr_in6);
+}
+
+Result<UniqueFd> make_socket(int family) {
+  UniqueFd fd(socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP));
+  if (!fd) return system_error(errno, "tcp: socket");
+  return fd;
+}
+
+// Buffers are left to the kernel's own tuning: a size set by hand is cut to net.core.*mem_max,
+// which is often far below what tuning reaches by itself.
+void tune(int socket, int64_t timeout_ms) {
+  set_option(socket, IPPROTO_TCP, TCP_NODELAY, 1);
+  set_option(socket, SOL_SOCKET, SO_KEEPALIVE, 1);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPIDLE, kKeepIdleS);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPINTVL, kKeepIntervalS);
+  set_option(socket, IPPROTO_TCP, TCP_KEEPCNT, kKeepCount);
+  // Also ends connections whose receiver does not read for that long; hence not shorter than what
+  // an operation may take.
+  set_option(socket, IPPROTO_TCP, TCP_USER_TIMEOUT,
+             static_cast<int>(std::min<int64_t>(timeout_ms, INT_MAX)));
+}
+
+sockaddr_storage any_address(int family) {
+  sockaddr_storage address{};
+  address.ss_family = static_cast<sa_family_t>(family);  // all zero means any
+  return address;
+}
+
+Result<TcpListener> listen_at(const sockaddr_storage& address) {
+  RAILCCL_TRY(UniqueFd fd, make_socket(address.ss_family));
+  if (address.ss_family == AF_INET6) set_option(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0);
+  if (bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), length_of(address)) != 0 ||
+      listen(fd.get(), kBacklog) != 0) {
+    return system_error(errno, fmt::format("tcp: cannot listen at {}", text_of(address)));
+  }
+  sockaddr_storage bound{};
+  socklen_t length = sizeof(bound);
+  if (getsockname(fd.get(), reinterpret_cast<sockaddr*>(&bound), &length) != 0) {
+    return system_error(errno, "tcp: getsockname");
+  }
+  return TcpListener{std::move(fd), port_of(bound)};
+}
+
+std::string endpoint_text(const std::string& address, uint16_t port, const std::string& interface) {
+  const bool brackets = address.find(':') != std::string::npos;
+  return fmt::format("{}{}{}:{}{}{}", brackets ? "[" : "", address, brackets ? "]" : "", port,
+                     interface.empty() ? "" : ", ", interface);
+}
+
+}  // namespace
+
+Result<TcpListener> tcp_listen(const std::vector<TcpEndpoint>& endpoints) {
+  if (endpoints.size() == 1) return listen_at(endpoints[0].address.address);
+  const bool six = std::any_of(endpoints.begin(), endpoints.end(), [](const TcpEndpoint& endpoint) {
+    return endpoint.address.address.ss_family == AF_INET6;
+  });
+  return listen_at(any_address(six ? AF_INET6 : AF_INET));
+}
+
+Result<std::vector<TcpEndpoint>> tcp_endpoints(const Settings& settings,
+                                               const std::vector<std::string>& preferred) {
+  RAILCCL_TRY(std::vector<Interface> interfaces, usable_interfaces(settings));
+  const auto place = [&](const Interface& interface) {
+    return std::find(preferred.begin(), preferred.end(), interface.name) - preferred.begin();
+  };
+  std::stable_sort(interfaces.begin(), interfaces.end(),
+                   [&](const Interface& a, const Interface& b) { return place(a) < place(b); });
+  std::vector<TcpEndpoint> endpoints;
+  for (const Interface& interface : interfaces)
+    for (const InterfaceAddress& address : interface.addresses)
+      if (endpoints.size() < kTcpEndpointsMax) endpoints.push_back({address, interface.name});
+  return endpoints;
+}
+
+std::optional<TcpPath> tcp_path(const std::vector<TcpEndpoint>& ours,
+                                const std::vector<TcpEndpoint>& theirs, bool same_host) {
+  const auto find = [&](const auto& good) -> std::optional<TcpPath> {
+    for (const TcpEndpoint& from : ours) {
+      for (const TcpEndpoint& to : theirs) {
+        const sockaddr_storage& a = from.address.address;
+        const sockaddr_storage& b = to.address.address;
+        if (a.ss_family != b.ss_family || is_loopback(a) != is_loopback(b)) continue;
+        if (is_loopback(a) && !same_host) continue;
+        if (good(from, to)) return TcpPath{from, to};
+      }
+    }
+    return std::nullopt;
+  };
+  const auto link_local = [](const TcpEndpoint& a, const TcpEndpoint& b) {
+    return is_link_local(a.address.address) || is_link_local(b.address.address);
+  };
+  auto path = find([&](const TcpEndpoint& from, const TcpEndpoint& to) {
+    return !link_local(from, to) && same_subnet(from.address, to.address.address);
+  });
+  if (!path) path = find([&](const auto& from, const auto& to) { return !link_local(from, to); });
+  if (!path) path = find([&](const auto&, const auto&) { return true; });
+  return path;
+}
+
+Result<UniqueFd> tcp_connect(const TcpPath& path, uint16_t port, int64_t timeout_ms) {
+  sockaddr_storage source = path.from.address.address;
+  sockaddr_storage target = path.to.address.address;
+  set_port(&source, 0);
+  set_port(&target, port);
+  if (target.ss_family == AF_INET6 && is_link_local(target)) {
+    // The peer's scope number means nothing here: the link is the one of our address.
+    reinterpret_cast<sockaddr_in6&>(target).sin6_scope_id =
+        reinterpret_cast<const sockaddr_in6&>(source).sin6_scope_id;
+  }
+  RAILCCL_TRY(UniqueFd fd, make_socket(target.ss_family));
+  tune(fd.get(), timeout_ms);
+  // The port is chosen at connect, when the pair of addresses is known: more connections fit.
+  set_option(fd.get(), IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
+  if (bind(fd.get(), reinterpret_cast<sockaddr*>(&source), length_of(source)) != 0) {
+    return system_error(
+        errno, fmt::format("cannot bind to {} ({})", text_of(source), path.from.interface));
+  }
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&target), length_of(target)) != 0 &&
+      errno != EINPROGRESS && errno != EINTR) {
+    return system_error(errno, "cannot connect");
+  }
+  return fd;
+}
+
+Result<UniqueFd> tcp_accept(int listener, int64_t timeout_ms) {
+  UniqueFd fd(accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+  if (fd) {
+    tune(fd.get(), timeout_ms);
+    return fd;
+  }
+  // Errors of the one connection that was to be accepted are no errors of ours (accept(2)).
+  switch (errno) {
+    case EMFILE:
+    case ENFILE:
+    case ENOBUFS:
+    case ENOMEM:
+    case EBADF:
+    case EINVAL:
+      return system_error(errno, "tcp: accept");
+    default:
+      return fd;
+  }
+}
+
+int tcp_error(int socket) {
+  int error = 0;
+  socklen_t length = sizeof(error);
+  return getsockopt(socket, SOL_SOCKET, SO_ERROR, &error, &length) == 0 ? error : errno;
+}
+
+std::string tcp_path_text(const TcpPath& path, uint16_t port) {
+  return endpoint_text(text_of(path.to.address.address), port, path.from.interface);
+}
+
+std::string tcp_peer_text(int socket, const std::vector<TcpEndpoint>& ours) {
+  sockaddr_storage far{};
+  sockaddr_storage near{};
+  socklen_t far_length = sizeof(far);
+  socklen_t near_length = sizeof(near);
+  if (getpeername(socket, reinterpret_cast<sockaddr*>(&far), &far_length) != 0 ||
+      getsockname(socket, reinterpret_cast<sockaddr*>(&near), &near_length) != 0 ||
+      (far.ss_family != AF_INET && far.ss_family != AF_INET6)) {
+    return "address unknown";
+  }
+  std::string interface;
+  std::string near_text = text_of(near);
+  std::string far_text = text_of(far);
+  // A dual-stack listener shows IPv4 peers as ::ffff:10.0.0.4.
+  for (std::string* text : {&near_text, &far_text})
+    if (text->starts_with("::ffff:")) text->erase(0, 7);
+  for (const TcpEndpoint& endpoint : ours)
+    if (text_of(endpoint.address.address) == near_text) interface = endpoint.interface;
+  return endpoint_text(far_text, port_of(far), interface);
+}
+
+}  // namespace railccl::transport

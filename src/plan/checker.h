@@ -1,5 +1,7 @@
 // Checker: proves a plan right by running all ranks' programs symbolically.
 //
+// The verdict is a property of the plan: it does not depend on the order in which ranks are run.
+//
 // Each element carries the set of contributions it is made of. Proven per collective: every output
 // element has each contribution it must have exactly once, pre- and post-scaled exactly once; no
 // element is read before it was written; sends match receives in number and size; every access to
@@ -23,6 +25,8 @@ namespace railccl::plan {
 
 struct CheckOptions {
   int send_window = kSendWindow;
+  /// Steps run before the checker gives up (plans from files may ask for 2^64 iterations).
+  uint64_t steps_max = uint64_t{1} << 32;
   /// May `reader` load and store `owner`'s buffer? Default: no peer memory at all.
   std::function<bool(int reader, int owner, Buffer buffer)> load_store;
   /// Rank -> host and rank -> rail, for the crossing count. Empty: everything on one host.
@@ -30,6 +34,7 @@ struct CheckOptions {
   std::vector<int> rail_of;
 };
 
+/// Signals between two channels of a rank are no messages and are not counted anywhere.
 struct CheckReport {
   std::map<std::pair<int, int>, uint64_t> bytes;     // (from, to): message payload
   std::map<std::pair<int, int>, uint64_t> messages;  // (from, to): incl. signals
@@ -41,6 +46,10 @@ struct CheckReport {
   uint64_t sent_by(int rank) const;
   uint64_t received_by(int rank) const;
 };
+
+/// Is the program well formed on its own: step ranges, peers, channels and marks that its verbs can
+/// have? The executor and print() may rely on what this accepts. check() does it for every rank.
+Status validate(const Program& program);
 
 /// `make(rank)` gives rank's Program. The Status names the rank, channel, step and element.
 Result<CheckReport> check(const Request& request, int ranks,

@@ -21,7 +21,8 @@
 // block. Reading or writing a peer's memory never blocks: order it with signal and wait.
 //
 // `pre` marks the reading of raw input as one rank's contribution, where PreMulSum scales and avg
-// on floats divides; each contribution has it exactly once. `post` marks the write of a finished
+// on floats divides; each contribution has it exactly once, on its own rank (factors may differ
+// between ranks) and before it is combined with others. `post` marks the write of a finished
 // result, where avg on integers divides. Algorithms set both; the executor ignores what the
 // operator does not need. For collectives that do not reduce both are absent.
 //

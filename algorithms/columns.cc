@@ -1,0 +1,49 @@
+// Columns: the cost that all_gather_rail and reduce_scatter_rail share.
+#include "algorithms/columns.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+namespace railccl::algorithms {
+
+plan::Cost columns_cost(const plan::Request& request, const topology::Topology& topology,
+                        const plan::Tuning& tuning) {
+  const double block = static_cast<double>(plan::bytes_of(request));
+  const Columns columns(topology, 0);
+  const Shards& shards = columns.shards;
+  const int hosts = shards.parts();
+  std::map<std::pair<int, int>, double> nics, spine;
+  double brought_least = topology.size();
+  for (int p = 0; p < hosts; p++) {
+    std::map<int, double> brought;
+    for (const int r : shards.part(p)) brought[r] = 0;
+    for (int s = 0; s < shards.count(); s++) {
+      const int owner = shards.owner(s, p);
+      const topology::Rank& at = topology.rank(owner);
+      const auto all = static_cast<double>(columns.blocks_of(s).size());
+      const auto own = static_cast<double>(shards.blocks_of(p, s).size());
+      const bool crosses = std::any_of(shards.across(s).begin(), shards.across(s).end(),
+                                       [&](int r) { return topology.rank(r).rail != at.rail; });
+      nics[{at.host, at.nic}] += (all - own) * block;
+      if (crosses) spine[{at.host, at.nic}] += (all - own) * block;
+      brought[owner] += all;
+    }
+    for (const auto& [rank, blocks] : brought) brought_least = std::min(brought_least, blocks);
+  }
+  plan::Cost cost;
+  for (const auto& [nic, bytes] : nics) cost.outer_bytes = std::max(cost.outer_bytes, bytes);
+  for (const auto& [nic, bytes] : spine) cost.spine_bytes = std::max(cost.spine_bytes, bytes);
+  cost.inner_bytes = (topology.size() - brought_least) * block;
+  const double chunks = static_cast<double>(
+      plan::chunk_count(request.count, std::max<uint64_t>(1, tuning.chunk_elements)));
+  const auto bytes = static_cast<uint64_t>(block * hosts);
+  const int most = topology.ranks_per_host_max();
+  cost.outer_rounds = chunks * spread_across(hosts, bytes).rounds(hosts);
+  cost.inner_rounds =
+      spread_within(most, static_cast<uint64_t>(block * topology.size())).rounds(most);
+  cost.local_bytes = block * hosts;
+  return cost;
+}
+
+}  // namespace railccl::algorithms

@@ -1,0 +1,46 @@
+// Arithmetic that broadcast_rail and reduce_rail share: the outer pattern and the cost.
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "algorithms/compose.h"
+#include "algorithms/port_meter.h"
+
+namespace railccl::algorithms {
+
+/// Between hosts a chain sends each shard once per NIC, but its last host waits for N-1 hops; for
+/// small shards a tree's log2 N hops and two children per node are quicker.
+inline bool chain_across(uint64_t shard_bytes) { return shard_bytes > (64 << 10); }
+
+inline plan::Cost rail_rooted_cost(const plan::Request& request, const topology::Topology& topology,
+                                   const plan::Tuning& tuning) {
+  const Shards shards(topology, Group::everyone(topology.size(), 0).members, host_parts(topology));
+  const double n = static_cast<double>(plan::bytes_of(request));
+  const int hosts = shards.parts(), most = topology.ranks_per_host_max();
+  const uint64_t chunk = std::min(chunk_of(tuning, shards), std::max<uint64_t>(1, request.count));
+  const uint64_t chunk_bytes = chunk * size_of(request.datatype);
+  const bool chain = chain_across(chunk_bytes / static_cast<uint64_t>(shards.count()));
+
+  plan::Cost cost;
+  PortMeter meter(topology);
+  const Region whole{plan::Buffer::output, plan::kHere, 0, request.count};
+  for (int s = 0; s < shards.count(); s++) {
+    const double bytes = static_cast<double>(shards.of(whole, s).count * size_of(request.datatype));
+    const std::vector<int>& owners = shards.across(s);
+    for (size_t i = 0; i < owners.size(); i++) {
+      meter.add(owners[i], owners[(i + 1) % owners.size()], chain ? bytes : 2 * bytes);
+    }
+  }
+  meter.charge(cost);
+  double depth = 0;
+  while ((1 << static_cast<int>(depth)) < hosts) depth++;
+  const double chunks = static_cast<double>(plan::chunk_count(request.count, chunk));
+  cost.inner_bytes = 2 * n * (most - 1) / most;
+  cost.inner_rounds = 1 + spread_within(most, chunk_bytes).rounds(most);
+  cost.outer_rounds = (chain ? hosts - 1 : depth) + std::max(0.0, chunks - 1);
+  cost.local_bytes = n / most;
+  return cost;
+}
+
+}  // namespace railccl::algorithms

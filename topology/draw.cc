@@ -145,7 +145,7 @@ class Picture {
     for (size_t h = 0; h < hosts_; h++) draw_wires(h);
     for (size_t r = 0; r < rails_; r++) draw_leaf(r);
     for (size_t h = 0; h < hosts_; h++) draw_host(h);
-    const double height = draw_legend(kHostY + kHostHeight + 34);
+    const double height = draw_legend(kHostY + kHostHeight + 44);
     return svg_.finish(width_, height, title_of(topology_));
   }
 
@@ -171,8 +171,8 @@ class Picture {
     if (rails_ == 0) return;
     const double spine_width = std::min(width_ - 2 * kMargin, 340.0);
     for (size_t r = 0; r < rails_; r++)
-      svg_.line(width_ / 2 + (leaf_x(r) - width_ / 2) * 0.25, kSpineY + kSpineHeight, leaf_x(r),
-                kLeafY, R"(class="up")");
+      svg_.line(width_ / 2 + (leaf_x(r) / width_ - 0.5) * spine_width, kSpineY + kSpineHeight,
+                leaf_x(r), kLeafY, R"(class="up")");
     svg_.box(width_ / 2 - spine_width / 2, kSpineY, spine_width, kSpineHeight, R"(class="frame")");
     const double factor = topology_.oversubscription();
     svg_.text(width_ / 2, kSpineY + 22, "label",

@@ -11,7 +11,7 @@
 namespace railccl::topology {
 
 struct DrawOptions {
-  int hosts_max = 5;    // hosts drawn in full
+  int hosts_max = 4;    // hosts drawn in full
   int columns_max = 8;  // ranks, and NICs, drawn per host
   int rails_max = 16;   // leaf switches drawn
 };

@@ -1,0 +1,109 @@
+// Shows that a Topology derives its tables from the ranks it is given, prices paths by what they
+// cross, and keeps both when it is cut to a subset. Hand-made three-host topologies.
+#include "topology/topology.h"
+
+#include <gtest/gtest.h>
+
+namespace railccl::topology {
+namespace {
+
+Host host_with(std::vector<double> speeds) {
+  Host host;
+  host.inner_bytes_per_s = 40e9;
+  host.inner_alpha_s = 1e-6;
+  host.copy_bytes_per_s = 20e9;
+  for (const double speed : speeds) {
+    Nic nic;
+    nic.bytes_per_s = speed;
+    nic.rail = static_cast<int>(host.nics.size());
+    host.nics.push_back(nic);
+  }
+  return host;
+}
+
+Rank place(int host, uint64_t process, int nic, int rail) {
+  Rank rank;
+  rank.host = host;
+  rank.process = process;
+  rank.nic = nic;
+  rank.rail = rail;
+  return rank;
+}
+
+/// Host 0 has ranks 0, 1 (one process) and 4; host 1 has none; host 2 has 2 and 3.
+Topology three_hosts() {
+  return Topology({host_with({10e9, 8e9}), host_with({}), host_with({12e9, 0})}, {{}, {}},
+                  {place(0, 7, 0, 0), place(0, 7, 1, 1), place(2, 8, 0, 0), place(2, 9, 1, 1),
+                   place(0, 10, 0, 0)},
+                  20e-6, 4);
+}
+
+TEST(Topology, DerivesTables) {
+  const Topology t = three_hosts();
+  EXPECT_EQ(t.size(), 5);
+  EXPECT_EQ(t.ranks_of_host(0), (std::vector<int>{0, 1, 4}));
+  EXPECT_EQ(t.ranks_of_host(1), (std::vector<int>{}));
+  EXPECT_EQ(t.ranks_of_host(2), (std::vector<int>{2, 3}));
+  EXPECT_EQ(t.used_hosts(), (std::vector<int>{0, 2}));
+  EXPECT_EQ(t.ranks_per_host_max(), 3);
+  EXPECT_EQ(t.ranks_per_host_min(), 2);
+  EXPECT_EQ(t.rank(4).local, 2);
+  EXPECT_EQ(t.rank(3).local, 1);
+}
+
+TEST(Topology, PricesPaths) {
+  const Topology t = three_hosts();
+  const Path self = t.path(1, 1);
+  EXPECT_EQ(self.alpha_s, 0);
+  EXPECT_EQ(self.bytes_per_s, 20e9);
+  EXPECT_TRUE(self.same_process && self.same_host);
+
+  const Path threads = t.path(0, 1);
+  EXPECT_TRUE(threads.same_process && threads.same_host);
+  EXPECT_FALSE(threads.crosses_spine);  // NICs do not matter inside a host
+  EXPECT_EQ(threads.bytes_per_s, 40e9);
+  EXPECT_EQ(threads.alpha_s, 1e-6);
+  EXPECT_FALSE(t.path(0, 4).same_process);
+
+  const Path rail = t.path(0, 2);
+  EXPECT_FALSE(rail.same_host || rail.same_process || rail.crosses_spine);
+  EXPECT_EQ(rail.bytes_per_s, 10e9);  // the slower end
+  EXPECT_EQ(rail.alpha_s, 20e-6);
+
+  const Path across = t.path(1, 2);
+  EXPECT_TRUE(across.crosses_spine);
+  EXPECT_EQ(across.bytes_per_s, 8e9 / 4);
+  EXPECT_GT(t.path(1, 3).bytes_per_s, 0);  // a NIC of unknown speed is not one of no speed
+}
+
+TEST(Topology, WithoutRailsNothingCrosses) {
+  const Topology t({host_with({}), host_with({})}, {}, {place(0, 1, -1, -1), place(1, 2, -1, -1)},
+                   1e-6, 4);
+  EXPECT_FALSE(t.path(0, 1).crosses_spine);
+  EXPECT_GT(t.path(0, 1).bytes_per_s, 0);
+}
+
+TEST(Topology, SubsetRenumbersRanksAndKeepsHosts) {
+  const Topology t = three_hosts();
+  const Topology s = t.subset({4, 3, 0});
+  EXPECT_EQ(s.size(), 3);
+  EXPECT_EQ(s.hosts(), t.hosts());
+  EXPECT_EQ(s.ranks_of_host(0), (std::vector<int>{0, 2}));
+  EXPECT_EQ(s.rank(0).process, 10u);
+  EXPECT_EQ(s.rank(0).local, 0);
+  EXPECT_EQ(s.rank(2).local, 1);
+  EXPECT_EQ(s.path(1, 2).crosses_spine, t.path(3, 0).crosses_spine);
+  EXPECT_EQ(s.oversubscription(), 4);
+  EXPECT_EQ(t.subset({0, 1, 2, 3, 4}), t);
+  EXPECT_EQ(t.subset({2}).used_hosts(), (std::vector<int>{2}));
+}
+
+TEST(Topology, Empty) {
+  const Topology t;
+  EXPECT_EQ(t.size(), 0);
+  EXPECT_EQ(t.ranks_per_host_max(), 0);
+  EXPECT_EQ(t.ranks_per_host_min(), 0);
+}
+
+}  // namespace
+}  // namespace railccl::topology

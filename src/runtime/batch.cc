@@ -20,7 +20,8 @@ namespace {
 constexpr int kSpins = 2000;
 constexpr int kYields = 200;
 constexpr int kYieldsCrowded = 60;
-constexpr int kProgressEvery = 64;
+constexpr int kThoroughEvery = 64;  // fruitless rounds between looks at the clock
+constexpr int kBusyRounds = 16;     // fruitful rounds between looks at the media
 // The longest sleep: bounds how late a verdict or an abort can be noticed, should a wake-up fail.
 constexpr int64_t kSleepUs = 50'000;
 // While one thread looks after several ranks, none of the transports sees the others' events.
@@ -228,6 +229,16 @@ void sleep_in(std::span<Share> shares, unsigned* turn) {
   }
 }
 
+void progress(std::span<Share> shares, bool all) {
+  for (Share& share : shares) {
+    if (!share.open() || !share.begun()) continue;
+    // What fails here and matters shows on the links too; a peer that left after its part was
+    // done is no failure of this call.
+    if (const Status status = share.member().wires().progress(all); !status.is_ok())
+      log::trace("{}: {}", share.member().title(), status.text());
+  }
+}
+
 }  // namespace
 
 Status run(std::span<Share> shares) {
@@ -236,7 +247,7 @@ Status run(std::span<Share> shares) {
   for (Share& share : shares) crowded |= share.member().crowded();
   const int spins = crowded ? 0 : kSpins;
   const int yields = crowded ? kYieldsCrowded : kYields;
-  int idle = 0;
+  int idle = 0, busy = 0;
   unsigned turn = 0;
   while (true) {
     bool open = false, moved = false;
@@ -251,20 +262,18 @@ Status run(std::span<Share> shares) {
     if (!open) break;
     if (moved) {
       idle = 0;
+      // While one medium keeps the thread busy another may have news.
+      if (++busy % kBusyRounds == 0) progress(shares, false);
       continue;
     }
     idle++;
     const bool sleepy = idle > spins + yields;
-    if (sleepy || idle % kProgressEvery == 1) {
+    const bool thorough = sleepy || idle % kThoroughEvery == 1;
+    progress(shares, thorough);
+    if (thorough) {
       const int64_t now = now_ns();
-      for (Share& share : shares) {
-        if (!share.open() || !share.begun()) continue;
-        // A failure of the medium as a whole shows on the links that matter; a peer that left
-        // after its part was done is no failure of this call.
-        if (Status status = share.member().wires().progress(); !status.is_ok())
-          log::trace("{}: {}", share.member().title(), status.text());
-        share.look_after(now);
-      }
+      for (Share& share : shares)
+        if (share.open() && share.begun()) share.look_after(now);
     }
     if (sleepy) {
       sleep_in(shares, &turn);

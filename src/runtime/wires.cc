@@ -221,8 +221,9 @@ bool Wires::load_store(int peer) const {
   return sharing_ != nullptr && medium_of(peer) == sharing_;
 }
 
-Status Wires::progress() {
-  for (size_t m = 0; m < media_.size(); m++) RAILCCL_CHECK(media_[m]->progress());
+Status Wires::progress(bool all) {
+  for (size_t m = 0; m < media_.size(); m++)
+    if (all || used_[m]) RAILCCL_CHECK(media_[m]->progress());
   return ok();
 }
 

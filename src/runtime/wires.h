@@ -141,7 +141,9 @@ class Wires {
   /// Can `peer`'s scratch be loaded and stored?
   bool load_store(int peer) const;
 
-  Status progress();
+  /// Moves what no link's caller moves: on media that have links, or on all (a peer may want to
+  /// connect over one that has none yet).
+  Status progress(bool all);
   /// Sleeps until something may have changed, at most `timeout_us`.
   void wait(int64_t timeout_us);
   void wake();

@@ -96,7 +96,21 @@ void Builder::wait_channel(int channel) {
   add(Verb::wait, Pre::no, Post::no).channel = static_cast<uint16_t>(channel);
 }
 
-Program Builder::take() && { return std::move(program_); }
+Program Builder::take() && {
+  // Verbs went to channels in any order; the table of sources follows the channels, so that equal
+  // programs have equal tables and the text form, which has no table, reads back equal.
+  std::vector<Slice> sources;
+  sources.reserve(program_.sources.size());
+  for (Channel& channel : program_.channels)
+    for (Step& step : channel.steps) {
+      if (step.verb != Verb::reduce) continue;
+      const auto first = program_.sources.begin() + step.first_source;
+      step.first_source = static_cast<uint32_t>(sources.size());
+      sources.insert(sources.end(), first, first + step.source_count);
+    }
+  program_.sources = std::move(sources);
+  return std::move(program_);
+}
 
 Step& Builder::add(Verb verb, Pre pre, Post post) {
   const size_t c = static_cast<size_t>(channel_);

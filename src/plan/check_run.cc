@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "base/random.h"
+
 namespace railccl::plan {
 namespace {
 
@@ -85,7 +87,9 @@ void CheckRun::start_threads() {
 }
 
 Status CheckRun::run_threads() {
+  Random random(options_.order_seed);
   while (!ready_.empty()) {
+    if (options_.order_seed != 0) std::swap(ready_.front(), ready_[random.below(ready_.size())]);
     const uint32_t t = ready_.front();
     ready_.pop_front();
     threads_[t].queued = false;
@@ -94,6 +98,11 @@ Status CheckRun::run_threads() {
       if (threads_[t].obstacle != Obstacle::none) break;
       if (++steps_run_ > options_.steps_max)
         return wrong(threads_[t], "gave up after {} steps of all ranks", options_.steps_max);
+      if (options_.order_seed != 0 && random.chance(0.5)) {
+        if (!threads_[t].queued) ready_.push_back(t);
+        threads_[t].queued = true;
+        break;
+      }
     }
   }
   return ok();

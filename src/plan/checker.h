@@ -27,6 +27,9 @@ struct CheckOptions {
   int send_window = kSendWindow;
   /// Steps run before the checker gives up (plans from files may ask for 2^64 iterations).
   uint64_t steps_max = uint64_t{1} << 32;
+  /// In which order ranks are run; 0: as they come. The verdict is the same for all, and the tests
+  /// use this to show it.
+  uint64_t order_seed = 0;
   /// May `reader` load and store `owner`'s buffer? Default: no peer memory at all.
   std::function<bool(int reader, int owner, Buffer buffer)> load_store;
   /// Rank -> host and rank -> rail, for the crossing count. Empty: everything on one host.

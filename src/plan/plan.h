@@ -154,7 +154,10 @@ struct Cost {
   double local_bytes = 0;   // bytes read by copies and reductions on the slowest rank
 };
 
-/// A text form for people, golden files and tools; parse(print(p)) == p.
+/// A text form for people, golden files and tools; parse(print(p)) == p for what a Builder made and
+/// validate() (checker.h) accepts. parse() is safe on any bytes, refuses with
+/// Code::invalid_argument and the line, and what it returns is valid; whether it is right is for
+/// check() to say.
 std::string print(const Program& program);
 Result<Program> parse(std::string_view text);
 

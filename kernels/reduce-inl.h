@@ -2,8 +2,9 @@
 //
 // Four vectors at a time: every source is read once, accumulators stay in registers over all
 // sources (so narrow floats are rounded once however many there are), the result is written once.
-// Four vectors are at least one cache line of each source, so that lines are used up while they are
-// at hand even when there are more sources than cache ways. Included once per Highway target.
+// Four vectors are at least one cache line of each source on wide targets, so that lines are used
+// up while they are at hand even when there are more sources than cache ways. Included once per
+// Highway target.
 #if defined(RAILCCL_KERNELS_REDUCE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAILCCL_KERNELS_REDUCE_INL_H_
 #undef RAILCCL_KERNELS_REDUCE_INL_H_
@@ -58,47 +59,58 @@ struct Scaler {
   }
 };
 
-/// Reduces n vectors at byte `offset` of each operand. `n_rest` is the number of sources after the
+/// Bytes of memory that `packs` loads of Codec C take.
+template <class C>
+constexpr size_t bytes_of(size_t packs) {
+  return packs * C::kPack * hn::MaxLanes(typename C::D()) * C::kBytes;
+}
+
+/// Reduces n packs at byte `offset` of each operand. `n_rest` is the number of sources after the
 /// first where it is known at compile time, else 0.
 template <class C, class Op, size_t n, int n_rest>
-HWY_INLINE void reduce_vectors(const Job& job, const Scaler<C>& pre, const Scaler<C>& post,
-                               size_t offset, bool streaming) {
-  using D = typename C::D;
-  constexpr size_t kStride = hn::MaxLanes(D()) * C::kBytes;
-  typename C::V sum[n];
-  for (size_t i = 0; i < n; i++) sum[i] = C::load(job.first + offset + i * kStride);
+HWY_INLINE void reduce_packs(const Job& job, const Scaler<C>& pre, const Scaler<C>& post,
+                             size_t offset, bool streaming) {
+  constexpr size_t kPack = C::kPack;
+  typename C::V sum[n * kPack];
+  for (size_t i = 0; i < n; i++) C::load(job.first + offset + bytes_of<C>(i), sum + i * kPack);
   pre.apply(sum);
   const int sources = n_rest > 0 ? n_rest : job.n_rest;
   for (int s = 0; s < sources; s++) {
     const uint8_t* from = static_cast<const uint8_t*>(job.rest[s]) + offset;
-    for (size_t i = 0; i < n; i++) sum[i] = Op::combine(D(), sum[i], C::load(from + i * kStride));
+    typename C::V next[n * kPack];
+    for (size_t i = 0; i < n; i++) C::load(from + bytes_of<C>(i), next + i * kPack);
+    for (size_t i = 0; i < n * kPack; i++) sum[i] = Op::combine(typename C::D(), sum[i], next[i]);
   }
   post.apply(sum);
-  for (size_t i = 0; i < n; i++) C::store(sum[i], job.dst + offset + i * kStride, streaming);
+  for (size_t i = 0; i < n; i++)
+    C::store(sum + i * kPack, job.dst + offset + bytes_of<C>(i), streaming);
 }
 
-/// Fewer elements than a vector has, at byte `offset`: through a buffer of whole vectors.
+/// Less than a pack, at byte `offset`: through a buffer of a whole one.
 template <class C, class Op>
 HWY_NOINLINE void reduce_partial(const Job& job, const Scaler<C>& pre, const Scaler<C>& post,
                                  size_t offset, size_t bytes) {
-  using D = typename C::D;
-  constexpr size_t kStride = hn::MaxLanes(D()) * C::kBytes;
-  alignas(64) uint8_t buffer[kStride] = {};
+  alignas(64) uint8_t buffer[bytes_of<C>(1)] = {};
+  typename C::V sum[C::kPack];
+  typename C::V next[C::kPack];
   std::memcpy(buffer, job.first + offset, bytes);
-  typename C::V sum[1] = {C::load(buffer)};
+  C::load(buffer, sum);
   pre.apply(sum);
   for (int s = 0; s < job.n_rest; s++) {
     std::memcpy(buffer, static_cast<const uint8_t*>(job.rest[s]) + offset, bytes);
-    sum[0] = Op::combine(D(), sum[0], C::load(buffer));
+    C::load(buffer, next);
+    for (size_t i = 0; i < C::kPack; i++) sum[i] = Op::combine(typename C::D(), sum[i], next[i]);
   }
   post.apply(sum);
-  C::store(sum[0], buffer, false);
+  C::store(sum, buffer, false);
   std::memcpy(job.dst + offset, buffer, bytes);
 }
 
 template <class C, class Op, int n_rest>
 HWY_NOINLINE void reduce_loop(const Job& job) {
-  constexpr size_t kStride = hn::MaxLanes(typename C::D()) * C::kBytes;
+  constexpr size_t kPacks = 4 / C::kPack;
+  constexpr size_t kOne = bytes_of<C>(1);
+  constexpr size_t kBlock = bytes_of<C>(kPacks);
   const Scaler<C> pre(job.pre);
   const Scaler<C> post(job.post);
   const size_t bytes = job.count * C::kBytes;
@@ -110,14 +122,17 @@ HWY_NOINLINE void reduce_loop(const Job& job) {
     if (head % C::kBytes != 0 || head + 64 > bytes) {
       streaming = false;
     } else {
-      for (; offset < head; offset += std::min(kStride, head - offset))
-        reduce_partial<C, Op>(job, pre, post, offset, std::min(kStride, head - offset));
+      while (offset < head) {
+        const size_t part = std::min(kOne, head - offset);
+        reduce_partial<C, Op>(job, pre, post, offset, part);
+        offset += part;
+      }
     }
   }
-  for (; offset + 4 * kStride <= bytes; offset += 4 * kStride)
-    reduce_vectors<C, Op, 4, n_rest>(job, pre, post, offset, streaming);
-  for (; offset + kStride <= bytes; offset += kStride)
-    reduce_vectors<C, Op, 1, n_rest>(job, pre, post, offset, false);
+  for (; offset + kBlock <= bytes; offset += kBlock)
+    reduce_packs<C, Op, kPacks, n_rest>(job, pre, post, offset, streaming);
+  for (; offset + kOne <= bytes; offset += kOne)
+    reduce_packs<C, Op, 1, n_rest>(job, pre, post, offset, false);
   if (offset < bytes) reduce_partial<C, Op>(job, pre, post, offset, bytes - offset);
   if (streaming) hwy::FlushStream();
 }
@@ -135,6 +150,21 @@ void reduce_with(const Job& job) {
     default:
       return reduce_loop<C, Op, 0>(job);
   }
+}
+
+/// Maxima and minima of a narrow float on its codes alone, which unscaled inputs allow; false when
+/// `op` is another or there is something to scale.
+template <typename T, T infinity, bool saturates>
+bool reduce_codes(const Job& job, Reduction op) {
+  if (job.pre.kind != Scale::Kind::none || job.post.kind != Scale::Kind::none) return false;
+  using C = CodeCodec<T, saturates>;
+  if (op == Reduction::max)
+    reduce_with<C, CodeOrderOp<T, infinity, true>>(job);
+  else if (op == Reduction::min)
+    reduce_with<C, CodeOrderOp<T, infinity, false>>(job);
+  else
+    return false;
+  return true;
 }
 
 template <class C>

@@ -11,10 +11,12 @@ HWY_BEFORE_NAMESPACE();
 namespace railccl::kernels::HWY_NAMESPACE {
 
 void reduce_float8_here(const Job& job, Datatype type, Reduction op) {
-  if (type == Datatype::float8e4m3)
-    reduce_op<E4m3Codec>(job, op);
-  else
-    reduce_op<E5m2Codec>(job, op);
+  if (type == Datatype::float8e4m3) {
+    // One below the only NaN is the largest number: no infinity to saturate.
+    if (!reduce_codes<int8_t, 0x7e, false>(job, op)) reduce_op<E4m3Codec>(job, op);
+  } else {
+    if (!reduce_codes<int8_t, 0x7c, true>(job, op)) reduce_op<E5m2Codec>(job, op);
+  }
 }
 
 }  // namespace railccl::kernels::HWY_NAMESPACE

@@ -11,10 +11,11 @@ HWY_BEFORE_NAMESPACE();
 namespace railccl::kernels::HWY_NAMESPACE {
 
 void reduce_half_here(const Job& job, Datatype type, Reduction op) {
-  if (type == Datatype::float16)
-    reduce_op<HalfCodec>(job, op);
-  else
-    reduce_op<BrainCodec>(job, op);
+  if (type == Datatype::float16) {
+    if (!reduce_codes<int16_t, 0x7c00, false>(job, op)) reduce_op<HalfCodec>(job, op);
+  } else {
+    if (!reduce_codes<int16_t, 0x7f80, false>(job, op)) reduce_op<BrainCodec>(job, op);
+  }
 }
 
 }  // namespace railccl::kernels::HWY_NAMESPACE

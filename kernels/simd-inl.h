@@ -1,8 +1,9 @@
 // Per-target vector code: how elements of each datatype become lanes and how lanes combine.
 //
-// A Codec turns memory into accumulator vectors and back: load(p) reads step() elements, store
-// writes as many. Narrow floats use float32 lanes and read half or quarter vectors. Included once
-// per Highway target.
+// A Codec turns memory into accumulator vectors and back, kPack vectors at a time: load() fills
+// out[0..kPack), store() writes as many. Narrow floats use float32 lanes; where two elements share
+// a wider lane of memory, one vector takes the even elements and the next the odd ones, which
+// spares the instructions that cross lanes. Included once per Highway target.
 #if defined(RAILCCL_KERNELS_SIMD_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAILCCL_KERNELS_SIMD_INL_H_
 #undef RAILCCL_KERNELS_SIMD_INL_H_
@@ -15,6 +16,7 @@
 
 #include <bit>
 #include <cstring>
+#include <limits>
 
 HWY_BEFORE_NAMESPACE();
 namespace railccl::kernels::HWY_NAMESPACE {
@@ -54,14 +56,11 @@ HWY_INLINE void store_bits(D d, hn::VFromD<D> v, uint8_t* to, bool streaming) {
 #endif
 }
 
-/// The low bits of each u32 lane, which must hold values that fit.
+/// The low half of each u32 lane, whose high half must be zero.
 template <class DN, class V>
 HWY_INLINE hn::VFromD<DN> narrow(DN dn, V v) {
 #if HWY_TARGET == HWY_AVX3
-  if constexpr (sizeof(hn::TFromD<DN>) == 2)
-    return hn::VFromD<DN>{_mm512_cvtepi32_epi16(v.raw)};
-  else
-    return hn::VFromD<DN>{_mm512_cvtepi32_epi8(v.raw)};
+  return hn::VFromD<DN>{_mm512_cvtepi32_epi16(v.raw)};
 #else
   const hn::RebindToSigned<hn::DFromV<V>> di;
   return hn::DemoteTo(dn, hn::BitCast(di, v));
@@ -77,9 +76,10 @@ struct PlainCodec {
   using V = hn::VFromD<D>;
   using Factor = T;
   static constexpr size_t kBytes = sizeof(T);
-  static HWY_INLINE V load(const uint8_t* from) { return load_bits(D(), from); }
-  static HWY_INLINE void store(V v, uint8_t* to, bool streaming) {
-    store_bits(D(), v, to, streaming);
+  static constexpr size_t kPack = 1;
+  static HWY_INLINE void load(const uint8_t* from, V* out) { out[0] = load_bits(D(), from); }
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    store_bits(D(), in[0], to, streaming);
   }
 };
 
@@ -88,30 +88,42 @@ using U32 = hn::RebindToUnsigned<F32>;
 using VF = hn::VFromD<F32>;
 using VU = hn::VFromD<U32>;
 
-/// Rounds to a small float of M mantissa bits and exponent bias B, given as codes in u32 lanes
-/// (sign bit included, at the position of a format of `sign_bit`+1 bits). |x| is clamped to `limit`
-/// first; NaN becomes the code of `nan_value`.
+/// Each bit from `yes` where `mask` has a one, else from `no`. (Highway's IfVecThenElse wants whole
+/// bytes of the mask alike on some targets.)
+HWY_INLINE VU select_bits(VU mask, VU yes, VU no) {
+#if HWY_TARGET == HWY_AVX3
+  return VU{_mm512_ternarylogic_epi32(mask.raw, yes.raw, no.raw, 0xca)};
+#else
+  return hn::Or(hn::And(mask, yes), hn::AndNot(mask, no));
+#endif
+}
+
+/// Rounds to a small float of M mantissa bits and exponent bias B. Returns its codes, sign
+/// included, in the low `bits` bits of u32 lanes, zeros above. |x| is clamped to `limit` first; NaN
+/// becomes the code of `nan_value`.
 ///
 /// Adding c = 2^(e + 23 - M), e being the exponent of |x| but at least the smallest normal one,
 /// makes the adder itself round |x| to the format's precision, to nearest even, also in the range
-/// of its denormals. The difference of the bit patterns of c + |x| and c is then the rounded
-/// mantissa including its leading one, and carries into the exponent run the right way.
-template <int M, int B, int sign_bit>
+/// of its denormals. The low bits of the sum are then the rounded mantissa n including its leading
+/// one, and the code is n + (e + B - 1) * 2^M: a carry runs into the exponent the right way. What
+/// is constant in it rides in c's own low bits.
+template <int M, int B, int bits>
 HWY_INLINE VU encode_small(VF v, float limit, float nan_value) {
   const F32 df;
   const U32 du;
+  constexpr uint32_t kMask = (1u << (bits - 1)) - 1;
   constexpr uint32_t kMinNormal = static_cast<uint32_t>(127 - B + 1) << 23;
-  constexpr uint32_t kOffset = static_cast<uint32_t>(127 + 23 - M - B + 1) << M;
-  const VU bits = hn::BitCast(du, v);
+  constexpr uint32_t kConstant = (0u - (static_cast<uint32_t>(127 - B + 1) << M)) & kMask;
+  constexpr uint32_t kToC = static_cast<uint32_t>(23 - M) << 23;
+  static_assert(kMask < 1u << 21, "the constant must leave c's exponent alone");
   const VF magnitude =
       hn::IfThenElse(hn::IsNaN(v), hn::Set(df, nan_value), hn::Min(hn::Abs(v), hn::Set(df, limit)));
   const VF normal = hn::Max(magnitude, hn::Set(df, std::bit_cast<float>(kMinNormal)));
-  const VU c = hn::Add(hn::And(hn::BitCast(du, normal), hn::Set(du, 0x7f800000u)),
-                       hn::Set(du, static_cast<uint32_t>(23 - M) << 23));
-  const VF sum = hn::Add(magnitude, hn::BitCast(df, c));
-  const VU mantissa = hn::Sub(hn::BitCast(du, sum), c);
-  const VU code = hn::Add(mantissa, hn::Sub(hn::ShiftRight<23 - M>(c), hn::Set(du, kOffset)));
-  return hn::Or(code, hn::And(hn::ShiftRight<31 - sign_bit>(bits), hn::Set(du, 1u << sign_bit)));
+  const VU exponent = hn::And(hn::BitCast(du, normal), hn::Set(du, 0x7f800000u));
+  const VU c = hn::Add(exponent, hn::Set(du, kToC + kConstant));
+  const VU sum = hn::BitCast(du, hn::Add(magnitude, hn::BitCast(df, c)));
+  const VU code = hn::Add(sum, hn::ShiftRight<23 - M>(exponent));
+  return select_bits(hn::Set(du, kMask), code, hn::ShiftRight<32 - bits>(hn::BitCast(du, v)));
 }
 
 /// float16 codes in the low halves of u32 lanes to float32, without help from the processor.
@@ -127,28 +139,33 @@ HWY_INLINE VF decode_half(VU code) {
   return hn::Or(hn::Or(scaled, hn::BitCast(df, sign)), special);
 }
 
+/// float16 codes to float32.
+using U16 = hn::Rebind<uint16_t, F32>;
+HWY_INLINE VF widen_half(hn::VFromD<U16> code) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+  return hn::PromoteTo(F32(), hn::BitCast(hn::Rebind<hwy::float16_t, F32>(), code));
+#else
+  return decode_half(hn::PromoteTo(U32(), code));
+#endif
+}
+
 struct HalfCodec {
   using D = F32;
   using V = VF;
   using Factor = float;
-  using Bits = hn::Rebind<uint16_t, D>;
   static constexpr size_t kBytes = 2;
+  static constexpr size_t kPack = 1;
 
-  static HWY_INLINE V load(const uint8_t* from) {
-    const auto bits = load_bits(Bits(), from);
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    return hn::PromoteTo(D(), hn::BitCast(hn::Rebind<hwy::float16_t, D>(), bits));
-#else
-    return decode_half(hn::PromoteTo(U32(), bits));
-#endif
+  static HWY_INLINE void load(const uint8_t* from, V* out) {
+    out[0] = widen_half(load_bits(U16(), from));
   }
-  static HWY_INLINE void store(V v, uint8_t* to, bool streaming) {
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    const auto bits = hn::BitCast(Bits(), hn::DemoteTo(hn::Rebind<hwy::float16_t, D>(), v));
+    const auto code = hn::BitCast(U16(), hn::DemoteTo(hn::Rebind<hwy::float16_t, D>(), in[0]));
 #else
-    const auto bits = narrow(Bits(), encode_small<10, 15, 15>(v, 0x1.0p16f, 0x1.8p16f));
+    const auto code = narrow(U16(), encode_small<10, 15, 16>(in[0], 0x1.0p16f, 0x1.8p16f));
 #endif
-    store_bits(Bits(), bits, to, streaming);
+    store_bits(U16(), code, to, streaming);
   }
 };
 
@@ -156,50 +173,67 @@ struct BrainCodec {
   using D = F32;
   using V = VF;
   using Factor = float;
-  using Bits = hn::Rebind<uint16_t, D>;
   static constexpr size_t kBytes = 2;
+  static constexpr size_t kPack = 2;
 
-  static HWY_INLINE V load(const uint8_t* from) {
-    const VU wide = hn::PromoteTo(U32(), load_bits(Bits(), from));
-    return hn::BitCast(D(), hn::ShiftLeft<16>(wide));
+  static HWY_INLINE void load(const uint8_t* from, V* out) {
+    const VU two = load_bits(U32(), from);
+    out[0] = hn::BitCast(D(), hn::ShiftLeft<16>(two));
+    out[1] = hn::BitCast(D(), hn::And(two, hn::Set(U32(), 0xffff0000u)));
   }
-  static HWY_INLINE void store(V v, uint8_t* to, bool streaming) {
-    // The processors' own conversion flushes denormals, hence integer arithmetic. A NaN must be
-    // kept apart: rounding could carry it into infinity or turn it into zero.
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    const VU low = hn::ShiftRight<16>(rounded(in[0]));
+    const VU two = select_bits(hn::Set(U32(), 0xffff0000u), rounded(in[1]), low);
+    store_bits(U32(), two, to, streaming);
+  }
+
+ private:
+  /// The code in the high half. The processors' own conversion flushes denormals, hence integer
+  /// arithmetic; a NaN is kept apart because the carry could make it infinite or zero.
+  static HWY_INLINE VU rounded(V v) {
     const U32 du;
     const VU bits = hn::BitCast(du, v);
     const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-    const VU rounded = hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd);
-    const VF kept = hn::IfThenElse(hn::IsNaN(v), hn::BitCast(D(), hn::Set(du, 0x7fc00000u)),
-                                   hn::BitCast(D(), rounded));
-    store_bits(Bits(), narrow(Bits(), hn::ShiftRight<16>(hn::BitCast(du, kept))), to, streaming);
+    const VU up = hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd);
+    return hn::BitCast(du, hn::IfThenElse(hn::IsNaN(v), hn::BitCast(D(), hn::Set(du, 0x7fc00000u)),
+                                          hn::BitCast(D(), up)));
   }
 };
+
+/// Two bytes of codes to store, from even and odd elements' codes.
+HWY_INLINE hn::VFromD<U16> join_bytes(VU even, VU odd) {
+  return narrow(U16(), hn::Or(even, hn::ShiftLeft<8>(odd)));
+}
 
 struct E4m3Codec {
   using D = F32;
   using V = VF;
   using Factor = float;
-  using Bits = hn::Rebind<uint8_t, D>;
   static constexpr size_t kBytes = 1;
+  static constexpr size_t kPack = 2;
 
-  static HWY_INLINE V load(const uint8_t* from) {
-    // s eeee mmm becomes float16's s 0eeee mmm0000000, too small by 2^8; denormals come along.
-    const hn::Rebind<int16_t, D> dh;
-    const auto wide = hn::PromoteTo(dh, load_bits(hn::Rebind<int8_t, D>(), from));
-    const auto moved = hn::And(hn::ShiftLeft<7>(wide), hn::Set(dh, static_cast<int16_t>(0xbf80)));
-    const auto is_nan =
-        hn::Eq(hn::And(moved, hn::Set(dh, int16_t{0x3f80})), hn::Set(dh, int16_t{0x3f80}));
-    const auto half = hn::Or(moved, hn::IfThenElseZero(is_nan, hn::Set(dh, int16_t{0x7c00})));
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    const V small = hn::PromoteTo(D(), hn::BitCast(hn::Rebind<hwy::float16_t, D>(), half));
-#else
-    const V small = decode_half(hn::PromoteTo(U32(), hn::BitCast(hn::Rebind<uint16_t, D>(), half)));
-#endif
-    return hn::Mul(small, hn::Set(D(), 256.0f));
+  static HWY_INLINE void load(const uint8_t* from, V* out) {
+    const auto two = load_bits(U16(), from);
+    out[0] = widen(hn::ShiftLeft<8>(two));
+    out[1] = widen(two);
   }
-  static HWY_INLINE void store(V v, uint8_t* to, bool streaming) {
-    store_bits(Bits(), narrow(Bits(), encode_small<3, 7, 7>(v, 448.0f, 480.0f)), to, streaming);
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    const VU even = encode_small<3, 7, 8>(in[0], 448.0f, 480.0f);
+    const VU odd = encode_small<3, 7, 8>(in[1], 448.0f, 480.0f);
+    store_bits(U16(), join_bytes(even, odd), to, streaming);
+  }
+
+ private:
+  /// From the code in the high byte. s eeee mmm becomes float16's s 0eeee mmm0000000, too small by
+  /// 2^8; denormals come along.
+  static HWY_INLINE V widen(hn::VFromD<U16> high_byte) {
+    const hn::RebindToSigned<U16> di;
+    const auto shifted = hn::ShiftRight<1>(hn::BitCast(di, high_byte));
+    const auto code = hn::And(shifted, hn::Set(di, static_cast<int16_t>(0xbf80)));
+    const auto highest = hn::Set(di, int16_t{0x3f80});
+    const auto is_nan = hn::Eq(hn::And(shifted, highest), highest);
+    const auto half = hn::Or(code, hn::IfThenElseZero(is_nan, hn::Set(di, int16_t{0x7c00})));
+    return hn::Mul(widen_half(hn::BitCast(U16(), half)), hn::Set(D(), 256.0f));
   }
 };
 
@@ -207,22 +241,19 @@ struct E5m2Codec {
   using D = F32;
   using V = VF;
   using Factor = float;
-  using Bits = hn::Rebind<uint8_t, D>;
   static constexpr size_t kBytes = 1;
+  static constexpr size_t kPack = 2;
 
-  static HWY_INLINE V load(const uint8_t* from) {
-    // The high byte of a float16.
-    const hn::Rebind<uint16_t, D> dh;
-    const auto half = hn::ShiftLeft<8>(hn::PromoteTo(dh, load_bits(Bits(), from)));
-#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    return hn::PromoteTo(D(), hn::BitCast(hn::Rebind<hwy::float16_t, D>(), half));
-#else
-    return decode_half(hn::PromoteTo(U32(), half));
-#endif
+  static HWY_INLINE void load(const uint8_t* from, V* out) {
+    // Each code is the high byte of a float16.
+    const auto two = load_bits(U16(), from);
+    out[0] = widen_half(hn::ShiftLeft<8>(two));
+    out[1] = widen_half(hn::And(two, hn::Set(U16(), uint16_t{0xff00})));
   }
-  static HWY_INLINE void store(V v, uint8_t* to, bool streaming) {
-    store_bits(Bits(), narrow(Bits(), encode_small<2, 15, 7>(v, 57344.0f, 0x1.cp16f)), to,
-               streaming);
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    const VU even = encode_small<2, 15, 8>(in[0], 57344.0f, 0x1.cp16f);
+    const VU odd = encode_small<2, 15, 8>(in[1], 57344.0f, 0x1.cp16f);
+    store_bits(U16(), join_bytes(even, odd), to, streaming);
   }
 };
 
@@ -289,6 +320,46 @@ struct MinOp {
       const V smaller = hn::Or(hn::Min(a, b), hn::Min(b, a));
       return hn::IfThenElse(hn::IsNaN(a), b, hn::IfThenElse(hn::IsNaN(b), a, smaller));
     }
+  }
+};
+
+// Maxima and minima of narrow floats need no widening: apart from NaN, which the same rule as above
+// replaces, their codes are ordered like signed integers once negative ones have all bits but the
+// sign turned over.
+template <typename T, T infinity, bool is_max>
+struct CodeOrderOp {
+  template <class D, class V>
+  static HWY_INLINE V combine(D, V a, V b) {
+    const V better = is_max ? hn::Max(ordered(a), ordered(b)) : hn::Min(ordered(a), ordered(b));
+    return hn::IfThenElse(is_nan(a), b, hn::IfThenElse(is_nan(b), a, ordered(better)));
+  }
+
+ private:
+  using Tag = hn::ScalableTag<T>;
+  using Vector = hn::VFromD<Tag>;
+  static constexpr T kMagnitude = std::numeric_limits<T>::max();
+  static HWY_INLINE Vector ordered(Vector v) {
+    return hn::Xor(v, hn::And(hn::BroadcastSignBit(v), hn::Set(Tag(), kMagnitude)));
+  }
+  static HWY_INLINE auto is_nan(Vector v) {
+    return hn::Gt(hn::And(v, hn::Set(Tag(), kMagnitude)), hn::Set(Tag(), infinity));
+  }
+};
+
+/// Codes of narrow floats as they lie in memory; e5m2's infinity saturates when it is stored.
+template <typename T, bool saturates>
+struct CodeCodec : PlainCodec<T> {
+  using typename PlainCodec<T>::D;
+  using typename PlainCodec<T>::V;
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    const D d;
+    V v = in[0];
+    if constexpr (saturates) {
+      const V infinity = hn::Set(d, T{0x7c});
+      const auto is_infinite = hn::Eq(hn::And(v, hn::Set(d, T{0x7f})), infinity);
+      v = hn::IfThenElse(is_infinite, hn::Sub(v, hn::Set(d, T{1})), v);
+    }
+    store_bits(d, v, to, streaming);
   }
 };
 

@@ -33,14 +33,14 @@ template <class Body>
 void on_each_target(const Body& body) {
   for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
     hwy::SetSupportedTargetsForTest(target);
-    hwy::GetChosenTarget().Update();
+    hwy::GetChosenTarget().Update(hwy::SupportedTargets());
     ASSERT_STREQ(target_name(), hwy::TargetName(target));
     SCOPED_TRACE(hwy::TargetName(target));
     body();
     if (::testing::Test::HasFailure()) break;  // One target's report is enough to read.
   }
   hwy::SetSupportedTargetsForTest(0);
-  hwy::GetChosenTarget().Update();
+  hwy::GetChosenTarget().Update(hwy::SupportedTargets());
 }
 
 inline bool is_nan(const void* base, size_t index, Datatype type) {

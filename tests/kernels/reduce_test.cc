@@ -55,7 +55,7 @@ void check(Operands& operands, size_t count, Datatype type, Reduction op, const 
   for (size_t i = 0; i < count; i++) {
     if (same(operands.dst, expected.data(), i, type)) continue;
     std::string inputs;
-    for (const void* src : operands.srcs) inputs += " " + show(src, i, type);
+    for (const void* src : operands.srcs) inputs.append(" ").append(show(src, i, type));
     FAIL() << name_of(op) << " of " << n_srcs << " " << name_of(type) << ", element " << i << " of "
            << count << ": got " << show(operands.dst, i, type) << ", want "
            << show(expected.data(), i, type) << ", from" << inputs << "; pre "

@@ -81,7 +81,7 @@ TEST(Checker, CountsBytesMessagesAndRounds) {
     EXPECT_EQ(report->received_by(rank), 6u * 2 * sizeof(float));
     EXPECT_EQ((report->bytes.at({rank, (rank + 1) % 4})), 6u * 2 * sizeof(float));
     EXPECT_EQ((report->messages.at({rank, (rank + 1) % 4})), 6u);
-    EXPECT_EQ(report->local_bytes[static_cast<size_t>(rank)], 3u * 2 * 2 * sizeof(float));
+    EXPECT_EQ(report->local_bytes[static_cast<size_t>(rank)], 3u * 2 * sizeof(float));
   }
   EXPECT_EQ(report->bytes.size(), 4u);
   EXPECT_EQ(report->rounds, 6u);
@@ -136,8 +136,9 @@ TEST(Checker, NamesAContributionCountedTwice) {
     b.recv_reduce(peer, in, out, Pre::yes);
     b.recv_reduce(peer, out, out, Pre::no, Post::yes);
   });
-  EXPECT_THAT(verdict(sample), HasSubstr("rank 1 channel 0 step 3 (recv_reduce from 0): rank 0's contribution would "
-                                         "be counted twice in element 0 of output"));
+  EXPECT_THAT(verdict(sample),
+              HasSubstr("rank 1 channel 0 step 3 (recv_reduce from 0): rank 0's contribution would "
+                        "be counted twice in element 0 of output"));
 }
 
 TEST(Checker, WantsPreAndPostExactlyOnceEvenForOneRank) {

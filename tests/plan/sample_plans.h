@@ -48,49 +48,46 @@ inline Sample make_sample(std::string name, const Request& request, int ranks,
   return sample;
 }
 
-/// Ring: reduce-scatter around the ring, then all-gather around the ring.
+/// Ring: reduce-scatter around the ring, then all-gather around the ring. Blocks of more than
+/// `chunk` elements go in several messages.
 inline Sample ring_all_reduce(int p, uint64_t count, bool in_place = false, int channels = 1,
                               uint64_t chunk = 1000) {
-  return make_sample(
-      "ring", request_of(Collective::all_reduce, count, in_place), p, [&](Builder& b) {
-        const uint64_t n = static_cast<uint64_t>(p), me = static_cast<uint64_t>(b.rank());
-        const int next = (b.rank() + 1) % p, previous = (b.rank() + p - 1) % p;
-        std::vector<Region> slots;
-        for (int c = 0; c < channels; c++) slots.push_back(b.scratch((count + n - 1) / n));
-        for (int c = 0; c < channels; c++) {
-          const uint64_t part = static_cast<uint64_t>(c), parts = static_cast<uint64_t>(channels);
-          const Region in = b.input().block(part, parts), out = b.output().block(part, parts);
-          const Region slot = slots[static_cast<size_t>(c)];
-          const auto rounds = [&](const Region& region, const std::function<void()>& body) {
-            b.loop(chunk_count(region.count, chunk), body);
-          };
-          b.channel(c);
-          if (p == 1) {
-            b.copy(in.slice(), out.slice(), Pre::yes, Post::yes);
-            continue;
-          }
-          const auto block = [&](const Region& region, uint64_t back) {
-            return region.block((me + 2 * n - back) % n, n);
-          };
-          for (uint64_t k = 0; k < n - 1; k++) {
-            const bool last = k == n - 2;
-            const Region outgoing = block(k == 0 ? in : out, k), mine = block(in, k + 1);
-            rounds(outgoing,
-                   [&] { b.send(next, outgoing.chunks(chunk), k == 0 ? Pre::yes : Pre::no); });
-            rounds(mine, [&] { b.recv(previous, slot.part(0, mine.count).chunks(chunk)); });
-            // The contribution is marked when it is read; the running sum waits in the slot.
-            const Region result = block(out, k + 1);
-            const Slice sum = slot.part(0, mine.count).slice();
-            b.reduce(mine.slice(), {&sum, 1}, result.slice(), Pre::yes,
-                     last ? Post::yes : Post::no);
-          }
-          for (uint64_t k = 0; k < n - 1; k++) {
-            const Region outgoing = block(out, k + n - 1), incoming = block(out, k + n);
-            rounds(outgoing, [&] { b.send(next, outgoing.chunks(chunk)); });
-            rounds(incoming, [&] { b.recv(previous, incoming.chunks(chunk)); });
-          }
-        }
-      });
+  const Request request = request_of(Collective::all_reduce, count, in_place);
+  return make_sample("ring", request, p, [&](Builder& b) {
+    const uint64_t n = static_cast<uint64_t>(p), me = static_cast<uint64_t>(b.rank());
+    const int next = (b.rank() + 1) % p, previous = (b.rank() + p - 1) % p;
+    for (int c = 0; c < channels; c++) {
+      const uint64_t part = static_cast<uint64_t>(c), parts = static_cast<uint64_t>(channels);
+      const Region in = b.input().block(part, parts), out = b.output().block(part, parts);
+      b.channel(c);
+      if (p == 1) b.copy(in.slice(), out.slice(), Pre::yes, Post::yes);
+      if (p == 1) continue;
+      // The block that passes here `back` rounds after mine.
+      const auto block = [&](const Region& region, uint64_t back) {
+        return region.block((me + 2 * n - back) % n, n);
+      };
+      const auto cut = [&](const Region& region) {
+        return region.count <= chunk ? region.slice() : region.chunks(chunk);
+      };
+      const auto each = [&](const Region& region, const std::function<void()>& body) {
+        if (region.count <= chunk) return body();
+        b.loop(chunk_count(region.count, chunk), body);
+      };
+      for (uint64_t k = 0; k < n - 1; k++) {
+        const Region outgoing = block(k == 0 ? in : out, k);
+        const Region mine = block(in, k + 1), sum = block(out, k + 1);
+        each(outgoing, [&] { b.send(next, cut(outgoing), k == 0 ? Pre::yes : Pre::no); });
+        each(mine, [&] {
+          b.recv_reduce(previous, cut(mine), cut(sum), Pre::yes, k == n - 2 ? Post::yes : Post::no);
+        });
+      }
+      for (uint64_t k = 0; k < n - 1; k++) {
+        const Region outgoing = block(out, k + n - 1), incoming = block(out, k + n);
+        each(outgoing, [&] { b.send(next, cut(outgoing)); });
+        each(incoming, [&] { b.recv(previous, cut(incoming)); });
+      }
+    }
+  });
 }
 
 /// Recursive doubling for a power of two: everyone exchanges everything with me ^ 1, me ^ 2, ...

@@ -14,6 +14,12 @@ Blocks split(const Region& whole, int n) {
   return blocks;
 }
 
+uint64_t largest(const Blocks& blocks) {
+  uint64_t count = 0;
+  for (const Region& block : blocks) count = std::max(count, block.count);
+  return count;
+}
+
 Group everyone_by_host(const topology::Topology& topology, int rank) {
   Group group;
   group.members.reserve(static_cast<size_t>(topology.size()));

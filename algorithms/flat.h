@@ -57,6 +57,9 @@ using Blocks = std::vector<Region>;
 /// Never share one between channels that are not ordered. Owned by the caller.
 class Scratch {
  public:
+  Scratch() = default;
+  /// Scratch the caller has taken already, to be handed out again.
+  explicit Scratch(const Region& room) : region_(room) {}
   Region take(Builder& builder, uint64_t count) {
     if (region_.count < count) region_ = builder.scratch(count);
     return region_.part(0, count);
@@ -85,6 +88,8 @@ struct Stage {
 
 /// The whole region as n blocks that adjoin each other, the first ones longer by one where needed.
 Blocks split(const Region& whole, int n);
+/// Elements of the largest block.
+uint64_t largest(const Blocks& blocks);
 /// All ranks, those of a host next to each other (hosts in order of their first rank): what rings
 /// and trees over everyone use, so that they cross between hosts as rarely as possible.
 Group everyone_by_host(const topology::Topology& topology, int rank);
@@ -104,8 +109,7 @@ void ring_reduce_scatter(const Stage& stage, const Blocks& input, const Region& 
                          const Blocks& work = {});
 void halving_reduce_scatter(const Stage& stage, const Blocks& input, const Region& output,
                             const Blocks& work = {});
-void direct_reduce_scatter(const Stage& stage, const Blocks& input, const Region& output,
-                           const Blocks& work = {});
+void direct_reduce_scatter(const Stage& stage, const Blocks& input, const Region& output);
 
 // All-gather: `mine` of index i goes to output[i] on everyone. No scratch. No pre, no post.
 void ring_all_gather(const Stage& stage, const Region& mine, const Blocks& output);
@@ -123,7 +127,7 @@ void scatter_gather_broadcast(const Stage& stage, int root, const Region& source
                               const Region& target);
 
 // Reduce: everyone's `source`, reduced, goes to `target` at index `root` (looked at only there).
-// Scratch: ring 4 * chunk; tree 4 * chunk; scatter_gather as halving, plus the largest block.
+// Scratch: ring and tree 4 * chunk; scatter_gather as halving, plus the largest of p blocks.
 void ring_reduce(const Stage& stage, int root, const Region& source, const Region& target);
 void tree_reduce(const Stage& stage, int tree, int root, const Region& source,
                  const Region& target);
@@ -140,5 +144,15 @@ void doubling_all_reduce(const Stage& stage, const Region& input, const Region& 
 void halving_doubling_all_reduce(const Stage& stage, const Region& input, const Region& output);
 void direct_all_reduce(const Stage& stage, const Region& input, const Region& output);
 void two_shot_all_reduce(const Stage& stage, const Region& input, const Region& output);
+
+// The same through peers' scratch with loads and stores: all members on one host, and the scratch
+// that the pattern takes must lie at the same offset on all of them (take it first, or hand it over
+// in stage.scratch). Nobody's steps end before the others have finished reading from him.
+// Scratch: all_reduce (p + 1) * chunk, reduce_scatter p * chunk, all_gather chunk, broadcast
+// 2 * chunk; each chunk at most as long as the largest block.
+void shared_reduce_scatter(const Stage& stage, const Blocks& input, const Region& output);
+void shared_all_gather(const Stage& stage, const Region& mine, const Blocks& output);
+void shared_broadcast(const Stage& stage, int root, const Region& source, const Region& target);
+void shared_all_reduce(const Stage& stage, const Region& input, const Region& output);
 
 }  // namespace railccl::algorithms

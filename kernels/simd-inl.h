@@ -111,19 +111,25 @@ template <int M, int B, int bits>
 HWY_INLINE VU encode_small(VF v, float limit, float nan_value) {
   const F32 df;
   const U32 du;
+  const hn::RebindToSigned<U32> di;
   constexpr uint32_t kMask = (1u << (bits - 1)) - 1;
   constexpr uint32_t kMinNormal = static_cast<uint32_t>(127 - B + 1) << 23;
   constexpr uint32_t kConstant = (0u - (static_cast<uint32_t>(127 - B + 1) << M)) & kMask;
   constexpr uint32_t kToC = static_cast<uint32_t>(23 - M) << 23;
   static_assert(kMask < 1u << 21, "the constant must leave c's exponent alone");
-  const VF magnitude =
-      hn::IfThenElse(hn::IsNaN(v), hn::Set(df, nan_value), hn::Min(hn::Abs(v), hn::Set(df, limit)));
-  const VF normal = hn::Max(magnitude, hn::Set(df, std::bit_cast<float>(kMinNormal)));
-  const VU exponent = hn::And(hn::BitCast(du, normal), hn::Set(du, 0x7f800000u));
+  // Patterns of positive floats are ordered like integers, which compare on more of the ports.
+  const VU pattern = hn::BitCast(du, v);
+  const VU positive = hn::And(pattern, hn::Set(du, 0x7fffffffu));
+  const auto is_nan = hn::Gt(hn::BitCast(di, positive), hn::Set(di, 0x7f800000));
+  const VU clamped = hn::Min(positive, hn::Set(du, std::bit_cast<uint32_t>(limit)));
+  const VU magnitude = hn::IfThenElse(hn::RebindMask(du, is_nan),
+                                      hn::Set(du, std::bit_cast<uint32_t>(nan_value)), clamped);
+  const VU exponent =
+      hn::And(hn::Max(magnitude, hn::Set(du, kMinNormal)), hn::Set(du, 0x7f800000u));
   const VU c = hn::Add(exponent, hn::Set(du, kToC + kConstant));
-  const VU sum = hn::BitCast(du, hn::Add(magnitude, hn::BitCast(df, c)));
+  const VU sum = hn::BitCast(du, hn::Add(hn::BitCast(df, magnitude), hn::BitCast(df, c)));
   const VU code = hn::Add(sum, hn::ShiftRight<23 - M>(exponent));
-  return select_bits(hn::Set(du, kMask), code, hn::ShiftRight<32 - bits>(hn::BitCast(du, v)));
+  return select_bits(hn::Set(du, kMask), code, hn::ShiftRight<32 - bits>(pattern));
 }
 
 /// float16 codes in the low halves of u32 lanes to float32, without help from the processor.
@@ -230,9 +236,10 @@ struct E4m3Codec {
     const hn::RebindToSigned<U16> di;
     const auto shifted = hn::ShiftRight<1>(hn::BitCast(di, high_byte));
     const auto code = hn::And(shifted, hn::Set(di, static_cast<int16_t>(0xbf80)));
-    const auto highest = hn::Set(di, int16_t{0x3f80});
-    const auto is_nan = hn::Eq(hn::And(shifted, highest), highest);
-    const auto half = hn::Or(code, hn::IfThenElseZero(is_nan, hn::Set(di, int16_t{0x7c00})));
+    // Adding one to the highest magnitude, and to no other, carries into bit 14: with that bit set
+    // NaN's code becomes float16's NaN.
+    const auto carried = hn::Add(code, hn::Set(di, int16_t{0x80}));
+    const auto half = hn::OrAnd(code, carried, hn::Set(di, int16_t{0x4000}));
     return hn::Mul(widen_half(hn::BitCast(U16(), half)), hn::Set(D(), 256.0f));
   }
 };

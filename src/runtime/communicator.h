@@ -28,7 +28,7 @@ struct Config {
   bool blocking = true;
   int min_channels = 0;  // 0: from the settings
   int max_channels = 0;
-  std::string name;      // for logs and errors
+  std::string name;  // for logs and errors
   bool split_share = false;
 };
 
@@ -36,11 +36,11 @@ struct Config {
 struct Call {
   enum class Kind : uint8_t { collective, send, recv };
   Kind kind = Kind::collective;
-  plan::Request request;      // for send and recv: datatype and count
-  int peer = -1;              // send, recv
+  plan::Request request;  // for send and recv: datatype and count
+  int peer = -1;          // send, recv
   const void* input = nullptr;
   void* output = nullptr;
-  kernels::Scale factor;      // pre_mul_sum
+  kernels::Scale factor;  // pre_mul_sum
 };
 
 /// What the last finished collective ran with: for benchmarks and logs.
@@ -57,6 +57,9 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
  public:
   static Result<std::shared_ptr<Communicator>> join(const UniqueId& id, int rank, int ranks,
                                                     const Config& config);
+  /// With settings from elsewhere than the environment.
+  static Result<std::shared_ptr<Communicator>> join(const UniqueId& id, int rank, int ranks,
+                                                    const Config& config, Settings settings);
   virtual ~Communicator() = default;
 
   virtual int rank() const = 0;

@@ -58,9 +58,14 @@ void bury_retired() {
 
 Result<std::shared_ptr<Communicator>> Communicator::join(const UniqueId& id, int rank, int ranks,
                                                          const Config& config) {
+  RAILCCL_TRY(Settings settings, Settings::load());
+  return join(id, rank, ranks, config, std::move(settings));
+}
+
+Result<std::shared_ptr<Communicator>> Communicator::join(const UniqueId& id, int rank, int ranks,
+                                                         const Config& config, Settings settings) {
   if (ranks < 1 || rank < 0 || rank >= ranks)
     return Status(Code::invalid_argument, "rank {} of {} ranks", rank, ranks);
-  RAILCCL_TRY(Settings settings, Settings::load());
   log::init();
   auto member = std::make_shared<Member>(rank, ranks, config, std::move(settings));
   if (!config.blocking) {

@@ -16,9 +16,9 @@ namespace railccl::topology {
 struct Path {
   double alpha_s = 0;
   double bytes_per_s = 0;
-  bool same_process = false;  // every buffer of the peer can be loaded and stored directly
-  bool same_host = false;     // a shared segment is possible
-  bool crosses_spine = false; // leaves the rail's own switch
+  bool same_process = false;   // every buffer of the peer can be loaded and stored directly
+  bool same_host = false;      // a shared segment is possible
+  bool crosses_spine = false;  // leaves the rail's own switch
 };
 
 struct Numa {
@@ -36,10 +36,10 @@ struct Gpu {
 };
 
 struct Nic {
-  std::string name;                    // "eth0", "mlx5_0"
-  std::string pci;                     // empty for virtual ones
+  std::string name;  // "eth0", "mlx5_0"
+  std::string pci;   // empty for virtual ones
   int numa = -1;
-  double bytes_per_s = 0;              // nominal, one direction; 0 = unknown
+  double bytes_per_s = 0;  // nominal, one direction; 0 = unknown
   bool up = true;
   std::vector<std::string> addresses;  // "10.0.1.2/24", "fe80::1/64", RDMA: "gid fd00::1/64"
   std::string neighbourhood;           // what decides its rail: "subnet 10.0.1.0/24", "leaf 3"
@@ -54,8 +54,8 @@ struct Host {
   uint64_t id = 0;  // equal for ranks that can share memory, different otherwise
   int cores = 1;
   uint64_t last_level_cache_bytes = 0;
-  double copy_bytes_per_s = 10e9;  // one rank's copy through memory
-  double inner_bytes_per_s = 10e9; // between two ranks of this host
+  double copy_bytes_per_s = 10e9;   // one rank's copy through memory
+  double inner_bytes_per_s = 10e9;  // between two ranks of this host
   double inner_alpha_s = 0.5e-6;
   std::vector<Numa> numas;
   std::vector<Gpu> gpus;
@@ -64,7 +64,7 @@ struct Host {
 };
 
 struct Rail {
-  std::string reason;  // why these NICs are one rail, for people
+  std::string reason;      // why these NICs are one rail, for people
   double bytes_per_s = 0;  // of its slowest NIC that is up; 0 = unknown
   friend bool operator==(const Rail&, const Rail&) = default;
 };
@@ -74,8 +74,8 @@ struct Rank {
   int local = 0;         // index among the host's ranks, in rank order
   uint64_t process = 0;  // equal for ranks of one process (threads), unique per process otherwise
   int numa = -1;
-  int gpu = -1;          // index into Host::gpus
-  int nic = -1;          // index into Host::nics: the nearest, shared when there are too few
+  int gpu = -1;  // index into Host::gpus
+  int nic = -1;  // index into Host::nics: the nearest, shared when there are too few
   int rail = -1;
   friend bool operator==(const Rank&, const Rank&) = default;
 };

@@ -6,6 +6,7 @@
 
 #include "algorithms/compose.h"
 #include "algorithms/port_meter.h"
+#include "algorithms/tree.h"
 
 namespace railccl::algorithms {
 
@@ -17,6 +18,7 @@ inline plan::Cost rail_rooted_cost(const plan::Request& request, const topology:
                                    const plan::Tuning& tuning) {
   const Shards shards(topology, Group::everyone(topology.size(), 0).members, host_parts(topology));
   const double n = static_cast<double>(plan::bytes_of(request));
+  const int root_part = shards.part_with(request.root);
   const int hosts = shards.parts(), most = topology.ranks_per_host_max();
   const uint64_t chunk = std::min(chunk_of(tuning, shards), std::max<uint64_t>(1, request.count));
   const uint64_t chunk_bytes = chunk * size_of(request.datatype);
@@ -27,9 +29,16 @@ inline plan::Cost rail_rooted_cost(const plan::Request& request, const topology:
   const Region whole{plan::Buffer::output, plan::kHere, 0, request.count};
   for (int s = 0; s < shards.count(); s++) {
     const double bytes = static_cast<double>(shards.of(whole, s).count * size_of(request.datatype));
-    const std::vector<int>& owners = shards.across(s);
-    for (size_t i = 0; i < owners.size(); i++) {
-      meter.add(owners[i], owners[(i + 1) % owners.size()], chain ? bytes : 2 * bytes);
+    // For a reduction all edges turn round, which leaves the larger direction of a NIC the same.
+    const Group owners{shards.across(s), 0};
+    if (chain) {
+      for (int i = 0; i + 1 < hosts; i++) {
+        meter.add(owners.at(root_part + i), owners.at(root_part + i + 1), bytes);
+      }
+    } else {
+      for (const auto& [parent, child] : rooted_tree_edges(owners, 0, root_part)) {
+        meter.add(parent, child, bytes);
+      }
     }
   }
   meter.charge(cost);

@@ -21,7 +21,7 @@ Options Options::drawn(uint64_t seed) {
   options.delay_ns_min = static_cast<int64_t>(1 + random.below(2'000));
   options.delay_ns_max = options.delay_ns_min + static_cast<int64_t>(1 + random.below(1'000'000));
   options.credit_bytes = 64u << random.below(11);
-  options.segment_bytes_max = 1u << random.below(15);
+  options.segment_bytes_max = 16u << random.below(11);
   options.bytes_per_s = 1e8 * static_cast<double>(1 + random.below(1000));
   options.short_send_chance = random.chance(0.5) ? random.uniform() : 0;
   return options;
@@ -51,10 +51,11 @@ class SimulatedLink final : public Link {
     if (abort_.raised()) return abort_.why();
     const std::span<const std::byte> view(in_->arrived.data() + in_->head,
                                           in_->arrived.size() - in_->head);
-    if (view.size() < want && (view.empty() || view.size() == last_view_)) {
-      RAILCCL_CHECK(failure());
+    if (view.size() < want) {
+      const Status status = failure();
+      if (!status.is_ok() && (view.empty() || view.size() == last_view_)) return status;
+      if (!status.is_ok()) last_view_ = view.size();
     }
-    if (view.size() < want && !failure().is_ok()) last_view_ = view.size();
     return view;
   }
   void consume(size_t bytes) override {
@@ -76,7 +77,8 @@ class SimulatedLink final : public Link {
  private:
   Status failure() const {
     if (abort_.raised()) return abort_.why();
-    return world_->lost(rank_, peer_).context("{}", name());
+    const Status lost = world_->lost(rank_, peer_);
+    return lost.is_ok() ? lost : lost.context("{}", name());
   }
   static constexpr size_t kNoView = ~size_t{0};
   World* world_;
@@ -187,8 +189,9 @@ void World::add(Event event) {
 
 size_t World::send(Pipe* pipe, std::span<const iovec> ranges) {
   size_t open = options_.credit_bytes - pipe->outstanding;
-  if (random_.chance(options_.short_send_chance)) open = random_.below(open + 1);
+  if (open > 0 && random_.chance(options_.short_send_chance)) open = 1 + random_.below(open);
   std::vector<std::byte> bytes;
+  if (open == 0) return 0;
   for (const iovec& range : ranges) {
     const auto* from = static_cast<const std::byte*>(range.iov_base);
     const size_t taken = std::min(range.iov_len, open);

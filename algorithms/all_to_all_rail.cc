@@ -29,16 +29,26 @@ struct Route {
   int out = 0, in = 0;  // equal to source and target where there is nothing to hand over
 };
 
+/// How each rank of host `from` reaches host `to`.
+std::vector<Crossing> crossings(const topology::Topology& topology, int from, int to) {
+  std::vector<Crossing> ways;
+  for (const int source : topology.ranks_of_host(from)) {
+    ways.push_back(crossing(topology, source, to));
+  }
+  return ways;
+}
+
 /// The routes of one round and step from host `from` to host `to`, ordered as messages carry them:
 /// by gateway pair, then target, then source.
 using Routes = std::vector<Route>;
 
-Routes routes_of(const topology::Topology& topology, int from, int to, bool bundled, int step) {
+Routes routes_of(const topology::Topology& topology, int from, int to,
+                 const std::vector<Crossing>& ways, bool bundled, int step) {
   const std::vector<int>& sources = topology.ranks_of_host(from);
   const std::vector<int>& targets = topology.ranks_of_host(to);
   Routes routes;
   for (size_t i = 0; i < sources.size(); i++) {
-    const Crossing way = crossing(topology, sources[i], to);
+    const Crossing& way = ways[i];
     for (size_t j = 0; j < targets.size(); j++) {
       // Unbundled, each step has one target per source, a different one for neighbours.
       const bool now = bundled || (i + static_cast<size_t>(step)) % targets.size() == j;
@@ -111,9 +121,11 @@ class Writer {
       const int to = hosts[static_cast<size_t>((home_ + d) % n)];
       const int from = hosts[static_cast<size_t>((home_ - d + n) % n)];
       const int home = hosts[static_cast<size_t>(home_)];
+      const std::vector<Crossing> out = crossings(topology_, home, to);
+      const std::vector<Crossing> in = crossings(topology_, from, home);
       for (int step = 0; step < steps; step++) {
-        body(routes_of(topology_, home, to, shape_.bundled, step),
-             routes_of(topology_, from, home, shape_.bundled, step));
+        body(routes_of(topology_, home, to, out, shape_.bundled, step),
+             routes_of(topology_, from, home, in, shape_.bundled, step));
       }
     }
   }

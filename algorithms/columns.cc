@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <map>
 #include <utility>
+#include <vector>
 
 namespace railccl::algorithms {
 
@@ -13,6 +14,15 @@ plan::Cost columns_cost(const plan::Request& request, const topology::Topology& 
   const Columns columns(topology, 0);
   const Shards& shards = columns.shards;
   const int hosts = shards.parts();
+  std::vector<double> blocks_in;  // per shard
+  std::vector<bool> crosses;
+  for (int s = 0; s < shards.count(); s++) {
+    const std::vector<int>& owners = shards.across(s);
+    blocks_in.push_back(static_cast<double>(columns.blocks_of(s).size()));
+    crosses.push_back(std::any_of(owners.begin(), owners.end(), [&](int r) {
+      return topology.rank(r).rail != topology.rank(owners[0]).rail;
+    }));
+  }
   std::map<std::pair<int, int>, double> nics, spine;
   double brought_least = topology.size();
   for (int p = 0; p < hosts; p++) {
@@ -21,12 +31,10 @@ plan::Cost columns_cost(const plan::Request& request, const topology::Topology& 
     for (int s = 0; s < shards.count(); s++) {
       const int owner = shards.owner(s, p);
       const topology::Rank& at = topology.rank(owner);
-      const auto all = static_cast<double>(columns.blocks_of(s).size());
+      const double all = blocks_in[static_cast<size_t>(s)];
       const auto own = static_cast<double>(shards.blocks_of(p, s).size());
-      const bool crosses = std::any_of(shards.across(s).begin(), shards.across(s).end(),
-                                       [&](int r) { return topology.rank(r).rail != at.rail; });
       nics[{at.host, at.nic}] += (all - own) * block;
-      if (crosses) spine[{at.host, at.nic}] += (all - own) * block;
+      if (crosses[static_cast<size_t>(s)]) spine[{at.host, at.nic}] += (all - own) * block;
       brought[owner] += all;
     }
     for (const auto& [rank, blocks] : brought) brought_least = std::min(brought_least, blocks);

@@ -149,30 +149,38 @@ void charge_all_to_all(const topology::Topology& topology, double block, bool vi
     double out = 0, spine = 0;
   };
   std::map<std::pair<int, int>, Load> nics;
-  std::map<int, int> ranks_on_rail;
+  std::map<int, int> ranks_on_rail, ranks_reached;  // by rail; reached: on hosts that have the rail
   std::map<std::pair<int, int>, int> on_host_and_rail;
+  const auto ranks_of = [&](int host) {
+    return static_cast<int>(topology.ranks_of_host(host).size());
+  };
   for (const topology::Rank& rank : topology.ranks()) {
     ranks_on_rail[rank.rail]++;
-    on_host_and_rail[{rank.host, rank.rail}]++;
+    if (on_host_and_rail[{rank.host, rank.rail}]++ == 0) {
+      ranks_reached[rank.rail] += ranks_of(rank.host);
+    }
   }
   for (int r = 0; r < topology.size(); r++) {
     const topology::Rank& rank = topology.rank(r);
+    const int remote = topology.size() - ranks_of(rank.host);
+    Load& own = nics[{rank.host, rank.nic}];
     if (!via_rail) {
-      const auto remote = static_cast<double>(topology.size()) -
-                          static_cast<double>(topology.ranks_of_host(rank.host).size());
-      const double same_rail = ranks_on_rail[rank.rail] - on_host_and_rail[{rank.host, rank.rail}];
-      Load& nic = nics[{rank.host, rank.nic}];
-      nic.out += remote * block;
-      nic.spine += (remote - same_rail) * block;
+      const int same_rail = ranks_on_rail[rank.rail] - on_host_and_rail[{rank.host, rank.rail}];
+      own.out += remote * block;
+      own.spine += (remote - same_rail) * block;
       continue;
     }
+    const int reached = ranks_reached[rank.rail] - ranks_of(rank.host);
+    own.out += reached * block;
+    if (reached == remote) continue;
     for (const int host : topology.used_hosts()) {
-      if (host == rank.host) continue;
+      if (host == rank.host || on_host_and_rail.contains({host, rank.rail})) continue;
       const Crossing way = crossing(topology, r, host);
-      const double bytes = static_cast<double>(topology.ranks_of_host(host).size()) * block;
       Load& nic = nics[{rank.host, topology.rank(way.out).nic}];
-      nic.out += bytes;
-      if (topology.rank(way.out).rail != topology.rank(way.in).rail) nic.spine += bytes;
+      nic.out += ranks_of(host) * block;
+      if (topology.rank(way.out).rail != topology.rank(way.in).rail) {
+        nic.spine += ranks_of(host) * block;
+      }
     }
   }
   for (const auto& [where, nic] : nics) {

@@ -225,6 +225,27 @@ TEST(Rail, AllReduceComposesToAnyDepth) {
   }
 }
 
+// Stages overlap: of a long run's chunks, each costs no more than its slowest stage.
+TEST(Rail, StagesOverlapChunkByChunk) {
+  const topology::Topology topology = topology_of(regular(4, 4, 4));
+  const SpreadPattern& inner = spread_patterns()[0];         // rings: 3 rounds in the host,
+  const AllReducePattern& outer = all_reduce_patterns()[0];  // 6 between hosts
+  const auto rounds = [&](uint64_t chunks) {
+    const plan::Request request = request_of(Collective::all_reduce, chunks * 4 * 16);
+    const auto report = plan::check(
+        request, topology.size(),
+        [&](int rank) {
+          return compose_all_reduce(request, topology, {1, 16}, rank, {host_parts(topology)},
+                                    {&inner, &outer});
+        },
+        options_of(topology));
+    EXPECT_TRUE(report.is_ok()) << report.status().text();
+    return report->rounds;
+  };
+  EXPECT_EQ(rounds(1), 12u);
+  EXPECT_EQ(rounds(20), 12u + 19 * 6);
+}
+
 // Loops over chunks: the program of a gigabyte is as long as that of a few chunks.
 TEST(Rail, ProgramLengthDoesNotGrowWithTheData) {
   const topology::Topology topology = topology_of(regular(4, 4, 4));

@@ -39,10 +39,10 @@ void bruck_all_gather(const Stage& stage, const Region& mine, const Blocks& outp
   for (int have = 1; have < p; have *= 2) {
     const int n = std::min(have, p - have);
     const std::vector<Slice> sent = runs(output, me, n), taken = runs(output, me + have, n);
-    // Alternating: many sends first could fill the windows of a whole circle of ranks.
-    for (size_t i = 0; i < std::max(sent.size(), taken.size()); i++) {
+    for (size_t i = 0; i < std::max(sent.size(), taken.size()) + kSendLead; i++) {
       if (i < sent.size()) b.send(group.at(me - have), sent[i]);
-      if (i < taken.size()) b.recv(group.at(me + have), taken[i]);
+      if (i >= kSendLead && i - kSendLead < taken.size())
+        b.recv(group.at(me + have), taken[i - kSendLead]);
     }
   }
 }
@@ -58,7 +58,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   CircleCost cost(topology);
   const int p = cost.size();
   const double block = static_cast<double>(plan::bytes_of(request));
-  for (int have = 1; have < p; have *= 2) cost.skip(have, 1, block * std::min(have, p - have));
+  for (int have = 1; have < p; have *= 2) cost.skip(-have, 1, block * std::min(have, p - have));
   cost.local(request.in_place ? 0 : block);
   return cost.total();
 }

@@ -30,7 +30,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
     const int half = (s + 1) / 2;
     cost.skip(half, 1, n / p * (s - half));
   }
-  for (int have = 1; have < p; have *= 2) cost.skip(have, 1, n / p * std::min(have, p - have));
+  for (int have = 1; have < p; have *= 2) cost.skip(-have, 1, n / p * std::min(have, p - have));
   cost.local(p == 1 ? n : n * (p - 1) / p);
   return cost.total();
 }

@@ -100,6 +100,11 @@ bool same_place(const Builder& builder, const Region& a, const Region& b);
 /// target = post(pre(source)) on the stage's channel; nothing when it would change nothing.
 void place(const Stage& stage, const Region& source, const Region& target, Pre pre, Post post);
 
+/// When ranks on a circle exchange several messages per round, sends may lead receives by this
+/// many: all sends first could fill every window of the circle, none first would cost a round per
+/// message.
+inline constexpr size_t kSendLead = plan::kSendWindow / 2;
+
 // Reduce-scatter: block i of everyone's `input`, reduced, goes to the `output` of index i.
 // `work` is empty (partial sums pass through scratch), or one region per block, each as large as
 // the block, where partial sums may be kept instead; it may coincide with the input. work[me] is

@@ -45,20 +45,19 @@ class Halving {
   }
 
  private:
-  /// R[half..s) goes to +half; R[0..s-half) takes up what comes from -half. Sends and receives
-  /// alternate: many sends first could fill the windows of a whole circle of ranks.
+  /// R[half..s) goes to +half; R[0..s-half) takes up what comes from -half.
   void round(int s, int half) {
     Builder& b = stage_.builder;
     const int me = stage_.group.me, count = s - half;
     const Post post = half == 1 ? stage_.post : Post::no;
-    for (int sent = 0, taken = 0; sent < count || taken < count;) {
+    for (int step = 0, sent = 0, taken = 0; sent < count || taken < count; step++) {
       if (sent < count) {
         const int n = run(half, sent, count, me + half);
         const bool raw = !touched_[static_cast<size_t>(half + sent)];
         b.send(stage_.group.at(me + half), slice(half + sent, n, raw), raw ? stage_.pre : Pre::no);
         sent += n;
       }
-      if (taken < count) {
+      if (step >= static_cast<int>(kSendLead) && taken < count) {
         const int n = run(half, taken, count, me);
         const bool raw = !touched_[static_cast<size_t>(taken)];
         b.recv_reduce(stage_.group.at(me - half), slice(taken, n, raw), slice(taken, n, false),

@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <iterator>
 #include <map>
 #include <string>
 #include <utility>
@@ -15,24 +17,28 @@
 
 namespace railccl::algorithms {
 
-/// `ranks[h]` ranks on host h, which has one NIC on each of `rails[h]`; local rank i sits on NIC
-/// i modulo their number. Ranks are numbered host by host, or dealt out round-robin over the hosts.
+/// `ranks[h]` ranks on host h, which has one NIC on each of `rails[h]` (maybe none); local rank i
+/// sits on NIC i modulo their number. Ranks are numbered host by host, or dealt out round-robin
+/// over the hosts.
 struct Shape {
   std::string name;
   std::vector<int> ranks;
   std::vector<std::vector<int>> rails;
   bool round_robin = false;
 
-  /// Does every host have a rank on each rail that any rank sits on?
-  bool every_rail_everywhere() const {
-    std::vector<std::vector<int>> used;
-    for (size_t h = 0; h < ranks.size(); h++) {
-      std::vector<int> on = rails[h];
-      if (static_cast<size_t>(ranks[h]) < on.size()) on.resize(static_cast<size_t>(ranks[h]));
-      std::sort(on.begin(), on.end());
-      used.push_back(on);
+  /// The rails on which every host that has ranks has one: those that never need to be left.
+  std::vector<int> common_rails() const {
+    std::vector<int> common;
+    for (int rail = 0; rail < 64; rail++) {
+      bool everywhere = true;
+      for (size_t h = 0; h < ranks.size(); h++) {
+        const auto at = std::find(rails[h].begin(), rails[h].end(), rail) - rails[h].begin();
+        everywhere = everywhere && (ranks[h] == 0 ||
+                                    at < std::min<std::ptrdiff_t>(ranks[h], std::ssize(rails[h])));
+      }
+      if (everywhere) common.push_back(rail);
     }
-    return std::all_of(used.begin(), used.end(), [&](const auto& on) { return on == used[0]; });
+    return common;
   }
 };
 
@@ -73,8 +79,10 @@ inline topology::Topology topology_of(const Shape& shape) {
     topology::Rank rank;
     rank.host = static_cast<int>(h);
     rank.process = ranks.size() + 1;
-    rank.nic = local % static_cast<int>(shape.rails[h].size());
-    rank.rail = shape.rails[h][static_cast<size_t>(rank.nic)];
+    if (!shape.rails[h].empty()) {
+      rank.nic = local % static_cast<int>(shape.rails[h].size());
+      rank.rail = shape.rails[h][static_cast<size_t>(rank.nic)];
+    }
     ranks.push_back(rank);
   };
   if (shape.round_robin) {

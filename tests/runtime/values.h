@@ -6,8 +6,7 @@
 // collective must leave in each rank's output.
 #pragma once
 
-#include <gtest/gtest.h>
-
+#include <algorithm>
 #include <cstring>
 #include <vector>
 

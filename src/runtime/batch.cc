@@ -212,6 +212,7 @@ namespace {
 void sleep_in(std::span<Share> shares, unsigned* turn) {
   size_t open = 0;
   for (Share& share : shares) open += share.open() ? 1 : 0;
+  if (open == 0) return;  // the last one has just been given up
   size_t skip = open == 1 ? 0 : (*turn)++ % open;
   for (Share& share : shares) {
     if (!share.open() || skip-- > 0) continue;

@@ -5,6 +5,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <fstream>
+#include <sstream>
+
 #include "topology/synthetic.h"
 
 namespace railccl::topology {
@@ -49,6 +52,15 @@ TEST(Draw, TheReadmePicture) {
   for (int r = 0; r < 16; r++) EXPECT_EQ(count(svg, fmt::format(">rank {}<", r)), 1u);
   EXPECT_THAT(svg, HasSubstr("rail 3: leaf 3 joins nic3 of 4 hosts"));
   EXPECT_THAT(svg, Not(HasSubstr("not drawn")));
+}
+
+TEST(Draw, TheReadmePictureIsUpToDate) {
+  // After an intended change:
+  //   railccl-topo --synthetic hosts=4,gpus=4,rails=4 --svg docs/rails.svg
+  std::ifstream file(RAILCCL_TEST_DATA "/../../docs/rails.svg", std::ios::binary);
+  std::ostringstream committed;
+  committed << file.rdbuf();
+  EXPECT_EQ(committed.str(), draw_svg(*synthetic("hosts=4,gpus=4,rails=4")));
 }
 
 TEST(Draw, LargeClustersAreAbbreviated) {

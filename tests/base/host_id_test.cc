@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <set>
 #include <thread>
 
 namespace railccl {
@@ -52,6 +53,12 @@ TEST(HostId, AForkedChildIsAnotherProcessOnTheSameHost) {
   EXPECT_EQ(child[0], host_id(Settings()));
   EXPECT_NE(child[1], process_id());
   EXPECT_NE(child[1], 0u);
+}
+
+TEST(HostId, ChildrenStartedInTheSameTickDiffer) {
+  std::set<uint64_t> ids;  // the clock of start times ticks every 10 ms only
+  for (int i = 0; i < 20; i++) ids.insert(in_child([] { return true; })[1]);
+  EXPECT_EQ(ids.size(), 20u);
 }
 
 TEST(HostId, ThreadsShareTheProcess) {

@@ -193,6 +193,7 @@ TEST(FactsText, Errors) {
       {head + "host name=a\n", "end before their place"},
       {head + "host name=a\nhost name=b\n", "line 3: \"host\" is unknown or out of place"},
       {head + "host name=a\nplace numa=0\n", "line 3: numa"},
+      {head + "host name=a\nplace gpu=0\n", "line 3: gpu"},
       {head + "host name=a\nplace process=0x1\nnic name=e\n", "line 4: \"nic\""},
       {head + "host name=a\nplace process=0x1 zz=1\n", "line 3: place has no \"zz\""},
   };

@@ -23,7 +23,7 @@ bool adjoin(const Blocks& blocks, size_t a, size_t b) {
          blocks[a].offset + blocks[a].count == blocks[b].offset;
 }
 
-/// The touched entries (sums so far) and where they are, while rounds are written.
+/// Writes the rounds; keeps track of which entries of R are sums already, and where those lie.
 class Halving {
  public:
   Halving(const Stage& stage, const Blocks& input, const Region& output, const Blocks& work)

@@ -24,6 +24,8 @@ constexpr int kThoroughEvery = 64;  // fruitless rounds between looks at the clo
 constexpr int kBusyRounds = 16;     // fruitful rounds between looks at the media
 // The longest sleep: bounds how late a verdict or an abort can be noticed, should a wake-up fail.
 constexpr int64_t kSleepUs = 50'000;
+// How long a verdict may take to explain a broken link.
+constexpr int64_t kVerdictMs = 300;
 // While one thread looks after several ranks, none of the transports sees the others' events.
 constexpr int64_t kSleepSharedUs = 100;
 
@@ -82,7 +84,7 @@ bool Share::step() {
     begin();
     return true;
   }
-  if (member_.troubled()) {
+  if (member_.failed_here()) {
     end(member_.trouble());
     return true;
   }
@@ -97,7 +99,12 @@ bool Share::step() {
     return true;
   }
   if (!transfers_open_ && running_ == nullptr && next_ == calls_.size()) close();
-  return *first || *second || !open_;
+  if (*first || *second || !open_) return true;
+  // What others made of a later call is heeded only now: a rank that is behind may still find all
+  // it needs for this one.
+  if (!member_.troubled()) return false;
+  end(member_.trouble());
+  return true;
 }
 
 Result<bool> Share::step_transfers() {
@@ -153,11 +160,18 @@ void Share::end(const Status& status) {
                        (status.code() == Code::invalid_argument ||
                         status.code() == Code::invalid_usage || status.code() == Code::unsupported);
   if (in_step && running_ == nullptr) return close();
+  if (status.code() == Code::remote || status.code() == Code::system) {
+    // A broken link is often the echo of something that the peer has told everyone about.
+    const Deadline deadline = Deadline::after_ms(kVerdictMs);
+    while (!member_.troubled() && !deadline.passed())
+      std::this_thread::sleep_for(std::chrono::microseconds(kSleepSharedUs));
+    if (member_.troubled()) status_ = member_.trouble();
+  }
   if (running_ != nullptr && running_->execution->mismatch()) {
     const Mismatch& mismatch = *running_->execution->mismatch();
     member_.control().report_mismatch(sequence_, mismatch.mine, mismatch.peer, mismatch.theirs);
   }
-  member_.fail(status);
+  member_.fail(status_);
   close();
 }
 

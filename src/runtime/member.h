@@ -56,6 +56,8 @@ class Member final : public Communicator {
   /// More ranks than cores here: who spins keeps others from running.
   bool crowded() const { return crowded_; }
 
+  /// Has this rank failed or been aborted? One load.
+  bool failed_here() const { return failed_.load(std::memory_order_acquire); }  // partner: fail()
   /// Has anything made this communicator useless? Two loads while all is well.
   bool troubled() const {
     // Acquire, partner: the release in fail().

@@ -20,6 +20,8 @@ struct Difference {
   uint64_t count = 1000;
 };
 
+void PrintTo(const Difference& difference, std::ostream* out) { *out << difference.name; }
+
 class Differ : public ::testing::TestWithParam<Difference> {};
 
 TEST_P(Differ, EveryRankGetsAnErrorThatNamesBothCalls) {
@@ -29,6 +31,7 @@ TEST_P(Differ, EveryRankGetsAnErrorThatNamesBothCalls) {
         [&](const CommunicatorPtr& communicator) {
           const int ranks = communicator->size(), rank = communicator->rank();
           expect_exact(*communicator, sum_request(10));
+          usleep(50'000);  // a failure of the next call must not find a rank still in this one
           Request request = sum_request(GetParam().count);
           if (rank == 1) GetParam().change(&request);
           Buffers buffers(request, ranks, rank);
@@ -202,6 +205,7 @@ TEST(Failure, AKilledProcessIsNoticedByAllOthers) {
         if (!joined.is_ok()) _exit(10);
         Buffers first(sum_request(1000), 3, r);
         if (!(*joined)->start(call_of(sum_request(1000), first), nullptr).is_ok()) _exit(11);
+        usleep(100'000);  // everyone is through with the first call
         if (r == 2) raise(SIGKILL);
         Buffers second(sum_request(100000), 3, r);
         const Status status = (*joined)->start(call_of(sum_request(100000), second), nullptr);

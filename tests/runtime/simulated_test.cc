@@ -11,6 +11,7 @@
 #include "runtime/chooser.h"
 #include "runtime/execute.h"
 #include "shapes.h"
+#include "transport/registry.h"
 #include "values.h"
 
 namespace railccl::test {
@@ -37,6 +38,15 @@ std::vector<int> random_shape(Random& random) {
   return shapes[random.below(shapes.size())];
 }
 
+std::unique_ptr<transport::Transport> self_transport(int rank, int ranks) {
+  transport::Context context;
+  context.rank = rank;
+  context.ranks = ranks;
+  for (const transport::TransportKind* kind : transport::all())
+    if (std::string_view(kind->name) == "self") return kind->create(context).value();
+  return nullptr;
+}
+
 struct Tally {
   int exact = 0;   // worlds in which every rank got its result
   int failed = 0;  // worlds in which links were lost in time to matter
@@ -58,10 +68,11 @@ void live_through(uint64_t seed, Tally* tally) {
   World world(seed, ranks, options);
   std::vector<Rank> all(static_cast<size_t>(ranks));
   const std::vector<std::vector<transport::Address>> addresses(
-      1, std::vector<transport::Address>(static_cast<size_t>(ranks)));
+      2, std::vector<transport::Address>(static_cast<size_t>(ranks)));
   const std::vector<uint64_t> same(static_cast<size_t>(ranks), 1);
   for (int r = 0; r < ranks; r++) {
     std::vector<std::unique_ptr<transport::Transport>> media;
+    media.push_back(self_transport(r, ranks));
     media.push_back(world.transport(r));
     all[static_cast<size_t>(r)].wires = std::make_unique<Wires>(r, ranks, std::move(media));
     const Status status = all[static_cast<size_t>(r)].wires->set_peers(addresses, same, same);

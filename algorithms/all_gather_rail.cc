@@ -7,8 +7,8 @@
 // Bytes into a NIC: the blocks of its column from the other hosts, (N-1) for equal hosts with a NIC
 // per rank; the bound, as each host must take in all blocks of the others once. Inside a host each
 // rank takes in what it did not bring, (G-1) N blocks. Nothing is stored but in the output, apart
-// from bundles of small blocks (at most a chunk of scratch per stage and owned shard); the stages are
-// pipelined.
+// from bundles of small blocks (at most a chunk of scratch per stage and owned shard); the stages
+// are pipelined.
 #include "algorithms/algorithm.h"
 #include "algorithms/columns.h"
 #include "algorithms/staged.h"

@@ -16,10 +16,11 @@ namespace {
 
 // How long a thread stays awake before it sleeps in a transport, in fruitless rounds. A sleep and
 // the wake-up cost about 5-10 us; where every rank has a core, news mostly comes sooner. With more
-// ranks than cores the peer needs this very core: hand it over at once.
+// ranks than cores the peer needs this very core: hand it over at once. Few yields only: beside
+// other busy programs each one costs a whole time slice, while a woken sleeper goes first.
 constexpr int kSpins = 2000;
-constexpr int kYields = 200;
-constexpr int kYieldsCrowded = 60;
+constexpr int kYields = 20;
+constexpr int kYieldsCrowded = 8;
 constexpr int kThoroughEvery = 64;  // fruitless rounds between looks at the clock
 constexpr int kBusyRounds = 16;     // fruitful rounds between looks at the media
 // The longest sleep: bounds how late a verdict or an abort can be noticed, should a wake-up fail.

@@ -91,10 +91,9 @@ Member::~Member() {
       background_.reset();
     }
   }
-  if (phase_.load(std::memory_order_acquire) == Phase::ready && !failed_) {
-    const Status status = finalize_now(turns_.take());
-    if (!status.is_ok()) log::warn("{}: {}", title(), status.text());
-  }
+  // A failure has been logged by fail().
+  if (phase_.load(std::memory_order_acquire) == Phase::ready && !failed_)
+    (void)finalize_now(turns_.take());
   alarm_->set(nullptr);
   if (parts_.control != nullptr) parts_.control->leave();
 }
@@ -287,6 +286,12 @@ Choice Member::last_choice() const {
   return choice;
 }
 
+Result<double> Member::predict(const plan::Request& request) const {
+  RAILCCL_CHECK(usable());
+  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, parts_.topology));
+  return chosen.predicted_s;
+}
+
 bool Member::in_progress() const {
   return phase_.load(std::memory_order_acquire) == Phase::joining ||
          pending_.load(std::memory_order_acquire) > 0;
@@ -314,6 +319,11 @@ void Member::fail(const Status& why) {
     if (failed_.load(std::memory_order_relaxed)) return;
     failure_ = wide;
     failed_.store(true, std::memory_order_release);
+  }
+  if (wide.code() == Code::aborted) {
+    log::info("{}: {}", title(), wide.text());
+  } else {
+    log::warn("{}: {}", title(), wide.text());
   }
   cancel_.store(true, std::memory_order_release);
   std::lock_guard lock(life_);

@@ -1,0 +1,147 @@
+// Shows what NCCL_ALGO means, that choices are the same whatever in_place says and within the
+// limits given, that the bound grows with the bytes, and that headers of
+// messages survive their packing while nonsense is refused.
+#include <gtest/gtest.h>
+
+#include "ranks.h"
+#include "runtime/algorithm_filter.h"
+#include "runtime/chooser.h"
+#include "runtime/cost.h"
+#include "runtime/frame.h"
+#include "shapes.h"
+
+namespace railccl::test {
+namespace {
+
+using runtime::AlgorithmFilter;
+using runtime::Chooser;
+using runtime::Header;
+
+TEST(AlgorithmFilter, ListsIncludeExcludeAndNameCollectives) {
+  const auto allows = [](const char* text, Collective collective, const char* name) {
+    auto filter = AlgorithmFilter::parse(text);
+    EXPECT_TRUE(filter.is_ok()) << text << ": " << filter.status().text();
+    return filter.is_ok() && filter->allows(collective, name);
+  };
+  EXPECT_TRUE(allows("", Collective::all_reduce, "ring"));
+  EXPECT_TRUE(allows("Tree,Ring,CollnetDirect", Collective::all_reduce, "ring"));
+  EXPECT_FALSE(allows("Tree,CollnetDirect", Collective::all_reduce, "ring"));
+  EXPECT_FALSE(allows("^ring", Collective::all_reduce, "ring"));
+  EXPECT_TRUE(allows("^ring", Collective::all_reduce, "tree"));
+  EXPECT_TRUE(allows("halving-doubling", Collective::all_reduce, "halving_doubling"));
+  EXPECT_FALSE(allows("allreduce:tree;broadcast:^tree", Collective::all_reduce, "ring"));
+  EXPECT_TRUE(allows("allreduce:tree;broadcast:^tree", Collective::broadcast, "ring"));
+  EXPECT_FALSE(allows("allreduce:tree;broadcast:^tree", Collective::broadcast, "tree"));
+  EXPECT_TRUE(allows("allreduce:tree", Collective::all_gather, "ring"));
+  EXPECT_TRUE(allows("ring;all_reduce:tree", Collective::all_reduce, "tree"));
+  EXPECT_FALSE(allows("all_reduce:tree;ring", Collective::all_reduce, "ring"));
+}
+
+TEST(AlgorithmFilter, UnknownNamesAreErrorsThatSayWhatIsKnown) {
+  for (const char* text : {"rong", "ring,", "allreduce:rong", "allredoce:ring", "^"}) {
+    const auto filter = AlgorithmFilter::parse(text);
+    ASSERT_FALSE(filter.is_ok()) << text;
+    EXPECT_EQ(filter.status().code(), Code::invalid_argument);
+    EXPECT_NE(filter.status().text().find(text), std::string::npos) << filter.status().text();
+  }
+  EXPECT_NE(AlgorithmFilter::parse("rong").status().text().find("ring"), std::string::npos);
+}
+
+TEST(Chooser, ServesEverythingEverywhereAndIgnoresInPlace) {
+  for (const auto& shape : std::vector<std::vector<int>>{{1}, {2}, {9}, {4, 4}, {3, 1, 2}}) {
+    const topology::Topology topology = hosts_with(shape);
+    for (const bool load_store : {true, false}) {
+      auto chooser = Chooser::make(settings_with(), 0, 0, load_store);
+      ASSERT_TRUE(chooser.is_ok());
+      for (int c = 0; c < kCollectiveCount; c++)
+        for (const uint64_t count : {0, 1, 1000, 1'000'000}) {
+          Request request = sum_request(count, static_cast<Collective>(c));
+          auto chosen = chooser->choose(request, topology);
+          ASSERT_TRUE(chosen.is_ok()) << chosen.status().text();
+          EXPECT_GE(chosen->tuning.channels, 1);
+          EXPECT_LE(chosen->tuning.channels, 8);
+          if (!load_store) {
+            auto uses =
+                runtime::uses_peer_memory(*chosen->algorithm, request, topology, chosen->tuning);
+            ASSERT_TRUE(uses.is_ok());
+            EXPECT_FALSE(*uses) << chosen->algorithm->name;
+          }
+          if (request.collective == Collective::all_to_all) continue;
+          request.in_place = true;
+          auto again = chooser->choose(request, topology);
+          ASSERT_TRUE(again.is_ok());
+          EXPECT_EQ(again->algorithm, chosen->algorithm);
+          EXPECT_EQ(again->tuning, chosen->tuning);
+        }
+    }
+  }
+}
+
+TEST(Chooser, KeepsLimitsAndForcedAlgorithms) {
+  const topology::Topology topology = hosts_with({4});
+  auto forced = Chooser::make(settings_with({"NCCL_ALGO=allreduce:tree", "RAILCCL_CHUNK_SIZE=8K",
+                                             "NCCL_MIN_NCHANNELS=3", "NCCL_MAX_NCHANNELS=3"}),
+                              0, 0, true);
+  ASSERT_TRUE(forced.is_ok());
+  auto chosen = forced->choose(sum_request(100000), topology);
+  ASSERT_TRUE(chosen.is_ok());
+  EXPECT_STREQ(chosen->algorithm->name, "tree");
+  EXPECT_EQ(chosen->tuning.channels, 3);
+  EXPECT_EQ(chosen->tuning.chunk_elements, 2048u);
+  // An algorithm asked for by name that is not there: an error that says so.
+  auto foreign = Chooser::make(settings_with({"NCCL_ALGO=allreduce:nvls"}), 0, 0, true);
+  ASSERT_TRUE(foreign.is_ok());
+  const auto none = foreign->choose(sum_request(10), topology);
+  ASSERT_FALSE(none.is_ok());
+  EXPECT_NE(none.status().text().find("NCCL_ALGO"), std::string::npos);
+  EXPECT_FALSE(
+      Chooser::make(settings_with({"NCCL_MIN_NCHANNELS=9", "NCCL_MAX_NCHANNELS=2"}), 0, 0, true)
+          .is_ok());
+}
+
+TEST(Cost, TheBoundGrowsWithTheBytes) {
+  for (const auto& shape : std::vector<std::vector<int>>{{2}, {8}, {4, 4}, {3, 1, 2}}) {
+    const topology::Topology topology = hosts_with(shape);
+    for (int c = 0; c < kCollectiveCount; c++) {
+      double last = 0;
+      for (uint64_t count = 1; count < 1 << 24; count *= 16) {
+        const Request request = sum_request(count, static_cast<Collective>(c));
+        const double bound = runtime::bound_seconds(request, topology);
+        EXPECT_GE(bound, last);
+        last = bound;
+      }
+      EXPECT_GT(last, 0);
+    }
+  }
+}
+
+TEST(Frame, HeadersComeBackAsTheyWere) {
+  Random random(5);
+  for (int i = 0; i < 1000; i++) {
+    Header header;
+    header.kind = static_cast<runtime::MessageKind>(1 + random.below(3));
+    header.sequence = static_cast<uint32_t>(random.next());
+    header.bytes = random.next() & runtime::kMessageBytesMax;
+    header.request =
+        random_request(random, static_cast<Collective>(random.below(kCollectiveCount)), 9, 1 << 20);
+    header.request.in_place = false;
+    Header back;
+    ASSERT_TRUE(runtime::decode(runtime::encode(header).data(), &back));
+    EXPECT_EQ(header, back);
+    EXPECT_EQ(header.request, back.request);
+  }
+}
+
+TEST(Frame, NonsenseIsRefused) {
+  Header header;
+  runtime::HeaderBytes bytes = runtime::encode(header);
+  for (const size_t at : {0, 1, 2}) {
+    runtime::HeaderBytes wrong = bytes;
+    wrong[at] = std::byte{0xff};
+    Header back;
+    EXPECT_FALSE(runtime::decode(wrong.data(), &back)) << at;
+  }
+}
+
+}  // namespace
+}  // namespace railccl::test

@@ -85,6 +85,8 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   virtual void abort(const std::string& why) = 0;
 
   virtual Choice last_choice() const = 0;
+  /// Seconds that `request` would take by the cost model.
+  virtual Result<double> predict(const plan::Request& request) const = 0;
 };
 
 /// Groups, per thread, nestable. group_end() of the outermost level runs all recorded calls of all
@@ -94,5 +96,11 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
 void group_start();
 Status group_end();
 int group_depth();
+/// A call inside the open group was refused by whoever checked its arguments: the group will not
+/// run, and its end fails with the first such reason.
+void refuse(const Status& why);
+/// Ends a group like group_end(), but drops what it recorded; seconds that the collectives of the
+/// outermost group would have taken by the cost model, on the communicator that takes longest.
+Result<double> group_simulate_end();
 
 }  // namespace railccl::runtime

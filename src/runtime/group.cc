@@ -187,4 +187,27 @@ Status group_end() {
   return mine == nullptr ? ok() : mine->arrive();
 }
 
+Result<double> group_simulate_end() {
+  if (recorder.depth == 0)
+    return Status(Code::invalid_usage, "the end of a group that was not started");
+  if (--recorder.depth > 0) return 0.0;
+  const std::vector<Recorded> calls = std::exchange(recorder.calls, {});
+  const Status refused = std::exchange(recorder.refused, Status());
+  if (!refused.is_ok()) return refused.context("the group cannot run");
+  std::vector<std::pair<const Member*, double>> sums;
+  for (const Recorded& recorded : calls) {
+    if (recorded.call.kind != Call::Kind::collective) continue;
+    RAILCCL_TRY(const double seconds, recorded.member->predict(recorded.call.request));
+    auto sum = std::find_if(sums.begin(), sums.end(), [&](const auto& entry) {
+      return entry.first == recorded.member.get();
+    });
+    if (sum == sums.end()) sum = sums.insert(sums.end(), {recorded.member.get(), 0.0});
+    sum->second += seconds;
+  }
+  // Communicators work side by side: the slowest counts.
+  double longest = 0;
+  for (const auto& [member, seconds] : sums) longest = std::max(longest, seconds);
+  return longest;
+}
+
 }  // namespace railccl::runtime

@@ -11,8 +11,6 @@ namespace railccl::runtime {
 
 /// Puts the call into this thread's open group.
 void record(std::shared_ptr<Member> member, const Call& call, Stream* stream);
-/// Remembers that a call was refused while the group is open: the group will not run.
-void refuse(const Status& why);
 
 /// Queues one call of one communicator on a stream.
 void enqueue(std::shared_ptr<Member> member, const Call& call, Stream& stream, bool counted);

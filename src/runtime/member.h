@@ -41,6 +41,7 @@ class Member final : public Communicator {
   Status finalize() override;
   void abort(const std::string& why) override;
   Choice last_choice() const override;
+  Result<double> predict(const plan::Request& request) const override;
 
   /// join()'s work. Blocks until all ranks are there, or fails and leaves a failed communicator.
   Status enter(const UniqueId& id);

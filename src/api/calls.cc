@@ -1,0 +1,177 @@
+// Argument checks of the collectives; see calls.h.
+#include "api/calls.h"
+
+#include <cstring>
+#include <limits>
+
+namespace railccl::api {
+namespace {
+
+using plan::Request;
+using runtime::Call;
+
+struct Range {
+  uintptr_t begin = 0;
+  uint64_t bytes = 0;
+};
+
+bool overlap(const Range& a, const Range& b) {
+  return a.bytes > 0 && b.bytes > 0 && a.begin < b.begin + b.bytes && b.begin < a.begin + a.bytes;
+}
+
+/// Is the output where NCCL wants it for an operation in place?
+bool in_place(const Request& request, int rank, uintptr_t input, uintptr_t output) {
+  const uint64_t block = plan::bytes_of(request);
+  switch (request.collective) {
+    case Collective::all_reduce:
+    case Collective::reduce:
+    case Collective::broadcast:
+      return input == output;
+    case Collective::reduce_scatter:
+      return output == input + static_cast<uint64_t>(rank) * block;
+    case Collective::all_gather:
+      return input == output + static_cast<uint64_t>(rank) * block;
+    case Collective::gather:
+      return input == output + static_cast<uint64_t>(request.root) * block;
+    case Collective::scatter:
+      return output == input + static_cast<uint64_t>(request.root) * block;
+    case Collective::all_to_all:
+      return false;
+  }
+  return false;
+}
+
+Status check_count(size_t count, Datatype type, int ranks) {
+  // Half of the address space, so that no sum of an address and a size wraps.
+  const uint64_t limit =
+      std::numeric_limits<uint64_t>::max() / 2 / size_of(type) / static_cast<uint64_t>(ranks);
+  if (count <= limit) return ok();
+  return Status(Code::invalid_argument, "count {} is too large: {} ranks of that many {} overflow",
+                count, ranks, name_of(type));
+}
+
+Status check_buffers(const Request& request, int ranks, int rank, const void* input,
+                     const void* output) {
+  const uint64_t unit = size_of(request.datatype);
+  const Range in{reinterpret_cast<uintptr_t>(input),
+                 plan::input_elements(request, ranks, rank) * unit};
+  const Range out{reinterpret_cast<uintptr_t>(output),
+                  plan::output_elements(request, ranks, rank) * unit};
+  if (in.bytes > 0) RAILCCL_CHECK(not_null(input, "sendbuff"));
+  if (out.bytes > 0) RAILCCL_CHECK(not_null(output, "recvbuff"));
+  if (!request.in_place && overlap(in, out))
+    return Status(Code::invalid_argument,
+                  "sendbuff and recvbuff overlap, but not as an in-place {} has them",
+                  name_of(request.collective));
+  return ok();
+}
+
+Status apply_operator(ncclRedOp_t op, ncclComm& comm, Call* call) {
+  if (op >= 0 && op < ncclNumOps) {
+    call->request.op = static_cast<Reduction>(op);
+    return ok();
+  }
+  const auto index = static_cast<size_t>(op) - static_cast<size_t>(ncclNumOps);
+  if (op < 0 || index >= comm.operators.size() || !comm.operators[index].alive)
+    return Status(Code::invalid_argument,
+                  "{} is no reduction operator of this communicator (made elsewhere, or destroyed)",
+                  static_cast<int>(op));
+  const MadeOperator& made = comm.operators[index];
+  if (made.datatype != call->request.datatype)
+    return Status(Code::invalid_argument, "operator {} was made for {}, but the call has {}",
+                  static_cast<int>(op), name_of(made.datatype), name_of(call->request.datatype));
+  call->request.op = Reduction::pre_mul_sum;
+  call->factor =
+      made.residence != nullptr ? factor_from(made.residence, made.datatype) : made.factor;
+  return ok();
+}
+
+}  // namespace
+
+Result<Datatype> datatype_from(ncclDataType_t type) {
+  const int number = static_cast<int>(type);
+  if (number < 0 || number >= kDatatypeCount)
+    return Status(Code::invalid_argument, "{} is no datatype (there are 0 to {})", number,
+                  kDatatypeCount - 1);
+  return static_cast<Datatype>(number);
+}
+
+Result<runtime::Stream*> stream_from(cudaStream_t stream) {
+  if (stream == nullptr) return static_cast<runtime::Stream*>(nullptr);
+  runtime::Stream* ours = runtime::Stream::from_handle(stream);
+  if (ours == nullptr)
+    return Status(Code::invalid_argument,
+                  "stream {} was not made by railcclStreamCreate; streams of a GPU are not "
+                  "supported by this build",
+                  static_cast<const void*>(stream));
+  return ours;
+}
+
+kernels::Scale factor_from(const void* scalar, Datatype type) {
+  kernels::Scale factor;
+  factor.kind = kernels::Scale::Kind::multiply;
+  if (type == Datatype::float64) {
+    std::memcpy(&factor.value, scalar, sizeof factor.value);
+  } else if (is_float(type)) {
+    float value = 0;
+    kernels::convert(&value, Datatype::float32, scalar, type, 1);
+    factor.value = double{value};
+  } else if (type == Datatype::uint64) {
+    std::memcpy(&factor.integer, scalar, sizeof factor.integer);  // the bit pattern
+  } else {
+    kernels::convert(&factor.integer, Datatype::int64, scalar, type, 1);
+  }
+  return factor;
+}
+
+Result<Call> collective_call(const Arguments& arguments, ncclComm& comm) {
+  const runtime::Communicator& communicator = *comm.communicator;
+  const int ranks = communicator.size(), rank = communicator.rank();
+  if (communicator.in_progress() && ranks == 0)
+    return Status(Code::invalid_usage, "the communicator is still being made");
+  Call call;
+  Request& request = call.request;
+  request.collective = arguments.collective;
+  RAILCCL_TRY(request.datatype, datatype_from(arguments.datatype));
+  if (reduces(arguments.collective)) RAILCCL_CHECK(apply_operator(arguments.op, comm, &call));
+  if (rooted(arguments.collective)) {
+    if (arguments.root < 0 || arguments.root >= ranks)
+      return Status(Code::invalid_argument, "root {} is no rank; there are 0 to {}", arguments.root,
+                    ranks - 1);
+    request.root = arguments.root;
+  }
+  request.count = arguments.count;
+  RAILCCL_CHECK(check_count(arguments.count, request.datatype, ranks));
+  const bool both = plan::input_elements(request, ranks, rank) > 0 &&
+                    plan::output_elements(request, ranks, rank) > 0;
+  request.in_place = both && in_place(request, rank, reinterpret_cast<uintptr_t>(arguments.input),
+                                      reinterpret_cast<uintptr_t>(arguments.output));
+  RAILCCL_CHECK(check_buffers(request, ranks, rank, arguments.input, arguments.output));
+  call.input = arguments.input;
+  call.output = arguments.output;
+  return call;
+}
+
+Result<Call> transfer_call(Call::Kind kind, const void* input, void* output, size_t count,
+                           ncclDataType_t datatype, int peer, ncclComm& comm) {
+  const int ranks = comm.communicator->size();
+  Call call;
+  call.kind = kind;
+  RAILCCL_TRY(call.request.datatype, datatype_from(datatype));
+  if (peer < 0 || peer >= ranks)
+    return Status(Code::invalid_argument, "peer {} is no rank; there are 0 to {}", peer, ranks - 1);
+  RAILCCL_CHECK(check_count(count, call.request.datatype, ranks));
+  if (count > 0) {
+    if (kind == Call::Kind::send)
+      RAILCCL_CHECK(not_null(input, "sendbuff"));
+    else
+      RAILCCL_CHECK(not_null(output, "recvbuff"));
+  }
+  call.request.count = count;
+  call.peer = peer;
+  call.input = input;
+  call.output = output;
+  return call;
+}
+
+}  // namespace railccl::api

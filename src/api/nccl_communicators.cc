@@ -1,0 +1,405 @@
+// The functions of nccl.h that make, question and end communicators, and those about the library.
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "api/config.h"
+#include "api/errors.h"
+#include "api/jobs.h"
+#include "base/log.h"
+
+using namespace railccl;
+using namespace railccl::api;
+
+namespace {
+
+runtime::UniqueId id_from(const ncclUniqueId& id) {
+  static_assert(sizeof id == sizeof(runtime::UniqueId));
+  runtime::UniqueId bytes;
+  std::memcpy(bytes.data(), &id, sizeof id);
+  return bytes;
+}
+
+/// Makes a communicator by `make`, in this call or at the end of the group, into *slot.
+template <typename Make>
+Status make_into(ncclComm_t* slot, const Make& make) {
+  const ncclComm_t handle = new_handle();
+  *slot = handle;
+  return run_job([slot, handle, make]() -> Status {
+    Result<std::shared_ptr<runtime::Communicator>> made = make();
+    if (!made.is_ok() || *made == nullptr) {
+      end_handle(handle, [] {});
+      *slot = nullptr;
+      return made.status();
+    }
+    set_communicator(handle, std::move(made).value());
+    return ok();
+  });
+}
+
+ncclResult_t init(const char* function, ncclComm_t* comm, int ranks, const ncclUniqueId* id,
+                  int rank, const ncclConfig_t* given) {
+  bool blocking = true;
+  const ncclResult_t result = api::call(function, [&]() -> Status {
+    const auto begin = [&]() -> Status {
+      RAILCCL_CHECK(not_null(comm, "comm"));
+      *comm = nullptr;
+      RAILCCL_CHECK(not_null(id, "commIds"));
+      if (ranks < 1)
+        return Status(Code::invalid_argument, "nranks is {}; it must be above 0", ranks);
+      if (rank < 0 || rank >= ranks)
+        return Status(Code::invalid_argument, "rank is {}; it must be from 0 to {}", rank,
+                      ranks - 1);
+      RAILCCL_TRY(const runtime::Config config, config_from(given, {}));
+      blocking = config.blocking;
+      return make_into(comm, [bytes = id_from(*id), rank, ranks, config] {
+        return runtime::Communicator::join(bytes, rank, ranks, config);
+      });
+    };
+    const Status status = begin();
+    if (!status.is_ok()) refuse_group(status);
+    return status;
+  });
+  return result == ncclSuccess && !blocking ? ncclInProgress : result;
+}
+
+/// What ncclCommGetAsyncError says.
+ncclResult_t state_of(ncclComm& handle) {
+  const Status error = handle.communicator->async_error();
+  if (!error.is_ok() && !handle.revoked.load(std::memory_order_relaxed)) return code_of(error);
+  return handle.communicator->in_progress() ? ncclInProgress : ncclSuccess;
+}
+
+/// The survivors meet anew. The first of them makes the id and sends it to the others through the
+/// old communicator, so the excluded ranks need not take part.
+Result<std::shared_ptr<runtime::Communicator>> shrink(
+    const std::shared_ptr<runtime::Communicator>& old, const std::vector<int>& survivors,
+    const runtime::Config& config) {
+  const int rank = static_cast<int>(std::find(survivors.begin(), survivors.end(), old->rank()) -
+                                    survivors.begin());
+  runtime::UniqueId id{};
+  runtime::Call transfer;
+  transfer.request.datatype = Datatype::uint8;
+  transfer.request.count = id.size();
+  if (rank == 0) {
+    RAILCCL_TRY(const Settings settings, Settings::load());
+    RAILCCL_TRY(id, runtime::make_unique_id(settings));
+    transfer.kind = runtime::Call::Kind::send;
+    transfer.input = id.data();
+    for (size_t i = 1; i < survivors.size(); i++) {
+      transfer.peer = survivors[i];
+      RAILCCL_CHECK(old->start(transfer, nullptr));
+    }
+  } else {
+    transfer.kind = runtime::Call::Kind::recv;
+    transfer.output = id.data();
+    transfer.peer = survivors[0];
+    RAILCCL_CHECK(old->start(transfer, nullptr));
+  }
+  return runtime::Communicator::join(id, rank, static_cast<int>(survivors.size()), config);
+}
+
+}  // namespace
+
+extern "C" {
+
+ncclResult_t pncclGetVersion(int* version) {
+  return api::call("ncclGetVersion", [&]() -> Status {
+    RAILCCL_CHECK(not_null(version, "version"));
+    *version = NCCL_VERSION_CODE;
+    return ok();
+  });
+}
+
+const char* pncclGetErrorString(ncclResult_t result) {
+  switch (result) {
+    case ncclSuccess:
+      return "no error";
+    case ncclUnhandledCudaError:
+      return "unhandled cuda error (run with NCCL_DEBUG=INFO for details)";
+    case ncclSystemError:
+      return "system error: a call to the operating system failed (see ncclGetLastError)";
+    case ncclInternalError:
+      return "internal error: a bug in railccl (see ncclGetLastError)";
+    case ncclInvalidArgument:
+      return "invalid argument (see ncclGetLastError)";
+    case ncclInvalidUsage:
+      return "invalid usage (see ncclGetLastError)";
+    case ncclRemoteError:
+      return "remote error: another rank failed or is not reachable (see ncclGetLastError)";
+    case ncclInProgress:
+      return "operation in progress";
+    default:
+      return "unknown result code";
+  }
+}
+
+const char* pncclGetLastError(ncclComm_t comm) {
+  if (comm != nullptr) {
+    try {
+      auto use = Use::of(comm);
+      if (use.is_ok()) {
+        const Status error = use->communicator().async_error();
+        if (!error.is_ok()) set_last_error(error.text());
+      }
+    } catch (const std::exception&) {
+      return "";  // no memory for the text
+    }
+  }
+  return last_error().c_str();
+}
+
+void pncclResetDebugInit(void) { log::init(); }
+
+ncclResult_t pncclGetUniqueId(ncclUniqueId* uniqueId) {
+  return api::call("ncclGetUniqueId", [&]() -> Status {
+    RAILCCL_CHECK(not_null(uniqueId, "uniqueId"));
+    log::init();
+    RAILCCL_TRY(const Settings settings, Settings::load());
+    RAILCCL_TRY(const runtime::UniqueId id, runtime::make_unique_id(settings));
+    std::memcpy(uniqueId, id.data(), id.size());
+    return ok();
+  });
+}
+
+ncclResult_t pncclCommInitRank(ncclComm_t* comm, int nranks, ncclUniqueId commId, int rank) {
+  return init("ncclCommInitRank", comm, nranks, &commId, rank, nullptr);
+}
+
+ncclResult_t pncclCommInitRankConfig(ncclComm_t* comm, int nranks, ncclUniqueId commId, int rank,
+                                     ncclConfig_t* config) {
+  return init("ncclCommInitRankConfig", comm, nranks, &commId, rank, config);
+}
+
+ncclResult_t pncclCommInitRankScalable(ncclComm_t* newcomm, int nranks, int myrank, int nId,
+                                       ncclUniqueId* commIds, ncclConfig_t* config) {
+  if (nId < 1 || nId > nranks)
+    return finish(
+        "ncclCommInitRankScalable",
+        Status(Code::invalid_argument, "nId is {}; it must be from 1 to nranks ({})", nId, nranks));
+  // One meeting place serves: it handles one short message per rank, the rest goes along a tree.
+  return init("ncclCommInitRankScalable", newcomm, nranks, commIds, myrank, config);
+}
+
+ncclResult_t pncclCommInitAll(ncclComm_t* comm, int ndev, const int* devlist) {
+  return api::call("ncclCommInitAll", [&]() -> Status {
+    RAILCCL_CHECK(not_null(comm, "comm"));
+    if (ndev < 1) return Status(Code::invalid_argument, "ndev is {}; it must be above 0", ndev);
+    std::set<int> devices;
+    for (int i = 0; devlist != nullptr && i < ndev; i++)
+      if (devlist[i] < 0 || !devices.insert(devlist[i]).second)
+        return Status(Code::invalid_argument, "devlist[{}] is {}: {}", i, devlist[i],
+                      devlist[i] < 0 ? "not a device" : "given twice");
+    if (runtime::group_depth() > 0)
+      return Status(Code::invalid_usage, "not inside a group: it is one by itself");
+    log::init();
+    RAILCCL_TRY(const Settings settings, Settings::load());
+    RAILCCL_TRY(const runtime::UniqueId id, runtime::make_unique_id(settings));
+    begin_group();
+    for (int rank = 0; rank < ndev; rank++) {
+      const Status made = make_into(&comm[rank], [id, rank, ndev] {
+        return runtime::Communicator::join(id, rank, ndev, {});
+      });
+      if (!made.is_ok()) refuse_group(made);
+    }
+    bool in_progress = false;
+    const Status status = end_group(&in_progress);
+    if (status.is_ok()) return ok();
+    for (int rank = 0; rank < ndev; rank++) {
+      if (comm[rank] != nullptr) end_handle(comm[rank], [] {});
+      comm[rank] = nullptr;
+    }
+    return status;
+  });
+}
+
+ncclResult_t pncclCommFinalize(ncclComm_t comm) {
+  bool in_progress = false;
+  const ncclResult_t result = api::call("ncclCommFinalize", [&]() -> Status {
+    RAILCCL_TRY(Use use, Use::of(comm));
+    if (use->finalized.exchange(true))
+      return Status(Code::invalid_usage, "the communicator was finalized before");
+    RAILCCL_CHECK(use.communicator().finalize());
+    in_progress = !use.communicator().config().blocking && use.communicator().in_progress();
+    return ok();
+  });
+  return result == ncclSuccess && in_progress ? ncclInProgress : result;
+}
+
+ncclResult_t pncclCommDestroy(ncclComm_t comm) {
+  if (comm == nullptr) return ncclSuccess;
+  return api::call("ncclCommDestroy", [&]() -> Status {
+    Status status;
+    const bool ended = end_handle(comm, [&] {
+      runtime::Communicator* communicator = comm->communicator.get();
+      if (communicator == nullptr) return;
+      // What failed before was told before; here it is only cleared away.
+      if (!communicator->async_error().is_ok()) return;
+      // Size 0 or still joining: nothing to flush, somebody may even never come.
+      if (communicator->in_progress() && !comm->finalized && !communicator->finalize().is_ok())
+        return communicator->abort("destroyed while it was being made");
+      if (!comm->finalized) status = communicator->finalize();
+    });
+    if (!ended)
+      return Status(Code::invalid_argument,
+                    "the communicator handle is not valid: destroyed, aborted or never made");
+    return status;
+  });
+}
+
+ncclResult_t pncclCommAbort(ncclComm_t comm) {
+  if (comm == nullptr) return ncclSuccess;
+  return api::call("ncclCommAbort", [&]() -> Status {
+    const bool ended = end_handle(comm, [&] {
+      if (comm->communicator != nullptr) comm->communicator->abort("ncclCommAbort");
+    });
+    if (ended) return ok();
+    return Status(Code::invalid_argument,
+                  "the communicator handle is not valid: destroyed, aborted or never made");
+  });
+}
+
+ncclResult_t pncclCommRevoke(ncclComm_t comm, int revokeFlags) {
+  return api::call("ncclCommRevoke", [&]() -> Status {
+    RAILCCL_TRY(Use use, Use::of(comm));
+    if (revokeFlags != NCCL_REVOKE_DEFAULT)
+      return Status(Code::invalid_argument, "revokeFlags is {:#x}; only NCCL_REVOKE_DEFAULT exists",
+                    revokeFlags);
+    use->revoked.store(true, std::memory_order_relaxed);
+    use.communicator().abort("ncclCommRevoke");
+    return ok();
+  });
+}
+
+ncclResult_t pncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t* newcomm,
+                            ncclConfig_t* config) {
+  bool blocking = true;
+  const ncclResult_t result = api::call("ncclCommSplit", [&]() -> Status {
+    const auto begin = [&]() -> Status {
+      RAILCCL_CHECK(not_null(newcomm, "newcomm"));
+      RAILCCL_TRY(Use use, Use::of(comm));
+      if (color < 0 && color != NCCL_SPLIT_NOCOLOR)
+        return Status(Code::invalid_argument,
+                      "color is {}; it must not be negative unless NCCL_SPLIT_NOCOLOR", color);
+      RAILCCL_TRY(const runtime::Config chosen, config_from(config, use.communicator().config()));
+      blocking = chosen.blocking;
+      return make_into(newcomm, [old = use.shared(), color, key, chosen] {
+        return old->split(color, key, chosen);
+      });
+    };
+    const Status status = begin();
+    if (!status.is_ok()) refuse_group(status);
+    return status;
+  });
+  return result == ncclSuccess && !blocking ? ncclInProgress : result;
+}
+
+ncclResult_t pncclCommShrink(ncclComm_t comm, int* excludeRanksList, int excludeRanksCount,
+                             ncclComm_t* newcomm, ncclConfig_t* config, int shrinkFlags) {
+  return api::call("ncclCommShrink", [&]() -> Status {
+    const auto begin = [&]() -> Status {
+      RAILCCL_CHECK(not_null(newcomm, "newcomm"));
+      RAILCCL_TRY(Use use, Use::of(comm));
+      const int ranks = use.communicator().size();
+      if (excludeRanksCount < 1 || excludeRanksCount >= ranks)
+        return Status(Code::invalid_argument,
+                      "excludeRanksCount is {}; at least one rank must go and one stay of {}",
+                      excludeRanksCount, ranks);
+      RAILCCL_CHECK(not_null(excludeRanksList, "excludeRanksList"));
+      std::set<int> excluded;
+      for (int i = 0; i < excludeRanksCount; i++)
+        if (excludeRanksList[i] < 0 || excludeRanksList[i] >= ranks ||
+            !excluded.insert(excludeRanksList[i]).second)
+          return Status(Code::invalid_argument, "excludeRanksList[{}] is {}: {}", i,
+                        excludeRanksList[i],
+                        excluded.contains(excludeRanksList[i]) ? "given twice" : "not a rank");
+      if (excluded.contains(use.communicator().rank()))
+        return Status(Code::invalid_usage, "rank {} is among the excluded ones and must not call",
+                      use.communicator().rank());
+      if (shrinkFlags != NCCL_SHRINK_DEFAULT && shrinkFlags != NCCL_SHRINK_ABORT)
+        return Status(Code::invalid_argument, "shrinkFlags is {:#x}", shrinkFlags);
+      if (const Status error = use.communicator().async_error(); !error.is_ok())
+        return Status(Code::unsupported,
+                      "shrinking a communicator that has failed is not supported yet ({})",
+                      error.text());
+      RAILCCL_TRY(const runtime::Config chosen, config_from(config, use.communicator().config()));
+      if (!chosen.blocking || !use.communicator().config().blocking)
+        return Status(Code::unsupported,
+                      "shrinking is not supported on non-blocking communicators");
+      std::vector<int> survivors;
+      for (int rank = 0; rank < ranks; rank++)
+        if (!excluded.contains(rank)) survivors.push_back(rank);
+      return make_into(newcomm, [old = use.shared(), survivors, chosen] {
+        return shrink(old, survivors, chosen);
+      });
+    };
+    const Status status = begin();
+    if (!status.is_ok()) refuse_group(status);
+    return status;
+  });
+}
+
+ncclResult_t pncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* asyncError) {
+  return api::call("ncclCommGetAsyncError", [&]() -> Status {
+    RAILCCL_CHECK(not_null(asyncError, "asyncError"));
+    RAILCCL_TRY(Use use, Use::of(comm));
+    *asyncError = state_of(*use.operator->());
+    return ok();
+  });
+}
+
+ncclResult_t pncclCommCount(const ncclComm_t comm, int* count) {
+  return api::call("ncclCommCount", [&]() -> Status {
+    RAILCCL_CHECK(not_null(count, "count"));
+    RAILCCL_TRY(Use use, Use::of(comm));
+    if (use.communicator().size() == 0)
+      return Status(Code::invalid_usage, "the communicator is still being made");
+    *count = use.communicator().size();
+    return ok();
+  });
+}
+
+ncclResult_t pncclCommCuDevice(const ncclComm_t comm, int* device) {
+  return api::call("ncclCommCuDevice", [&]() -> Status {
+    RAILCCL_CHECK(not_null(device, "device"));
+    RAILCCL_TRY(Use use, Use::of(comm));
+    *device = -1;
+    return ok();
+  });
+}
+
+ncclResult_t pncclCommUserRank(const ncclComm_t comm, int* rank) {
+  return api::call("ncclCommUserRank", [&]() -> Status {
+    RAILCCL_CHECK(not_null(rank, "rank"));
+    RAILCCL_TRY(Use use, Use::of(comm));
+    if (use.communicator().size() == 0)
+      return Status(Code::invalid_usage, "the communicator is still being made");
+    *rank = use.communicator().rank();
+    return ok();
+  });
+}
+
+}  // extern "C"
+
+RAILCCL_EXPORT(ncclGetVersion);
+RAILCCL_EXPORT(ncclGetErrorString);
+RAILCCL_EXPORT(ncclGetLastError);
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wdeprecated-declarations"
+RAILCCL_EXPORT(ncclResetDebugInit);
+#pragma GCC diagnostic pop
+RAILCCL_EXPORT(ncclGetUniqueId);
+RAILCCL_EXPORT(ncclCommInitRank);
+RAILCCL_EXPORT(ncclCommInitRankConfig);
+RAILCCL_EXPORT(ncclCommInitRankScalable);
+RAILCCL_EXPORT(ncclCommInitAll);
+RAILCCL_EXPORT(ncclCommFinalize);
+RAILCCL_EXPORT(ncclCommDestroy);
+RAILCCL_EXPORT(ncclCommAbort);
+RAILCCL_EXPORT(ncclCommRevoke);
+RAILCCL_EXPORT(ncclCommSplit);
+RAILCCL_EXPORT(ncclCommShrink);
+RAILCCL_EXPORT(ncclCommGetAsyncError);
+RAILCCL_EXPORT(ncclCommCount);
+RAILCCL_EXPORT(ncclCommCuDevice);
+RAILCCL_EXPORT(ncclCommUserRank);

@@ -1,0 +1,172 @@
+// The functions of nccl.h about memory: allocation, registration, windows.
+//
+// On host memory every transport works with any buffer, so a registration is bookkeeping: it is
+// checked and remembered, and whoever gives a handle back twice is told.
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <limits>
+#include <map>
+
+#include "api/errors.h"
+#include "api/jobs.h"
+#include "base/owners.h"
+
+using namespace railccl;
+using namespace railccl::api;
+
+namespace {
+
+struct Allocations {
+  std::mutex mutex;
+  std::map<void*, Mapping> mappings;
+};
+Allocations& allocations() {
+  static Allocations* instance = new Allocations;  // callers may free during static destruction
+  return *instance;
+}
+
+Status check_range(const void* buffer, size_t bytes) {
+  RAILCCL_CHECK(not_null(buffer, "buff"));
+  if (bytes == 0) return Status(Code::invalid_argument, "size is 0");
+  if (bytes > std::numeric_limits<uintptr_t>::max() - reinterpret_cast<uintptr_t>(buffer))
+    return Status(Code::invalid_argument, "size {} runs past the end of memory", bytes);
+  return ok();
+}
+
+/// Do all ranks register as much, with the same flags? Needs a blocking communicator.
+Status agree_on_window(runtime::Communicator& communicator, uint64_t bytes, uint64_t flags) {
+  const uint64_t mine[2] = {bytes, flags};
+  std::vector<uint64_t> all(2 * static_cast<size_t>(communicator.size()));
+  runtime::Call call;
+  call.request.collective = Collective::all_gather;
+  call.request.datatype = Datatype::uint64;
+  call.request.count = 2;
+  call.input = mine;
+  call.output = all.data();
+  RAILCCL_CHECK(communicator.start(call, nullptr));
+  for (size_t rank = 0; rank < all.size() / 2; rank++)
+    if (all[2 * rank] != all[0] || all[2 * rank + 1] != all[1])
+      return Status(Code::mismatch,
+                    "rank 0 registers a window of {} bytes with flags {:#x}, but rank {} one of {} "
+                    "with flags {:#x}",
+                    all[0], all[1], rank, all[2 * rank], all[2 * rank + 1]);
+  return ok();
+}
+
+/// A handle that no other registration of the process has.
+void* make_token() {
+  static std::atomic<uintptr_t> next{1};
+  return reinterpret_cast<void*>(next.fetch_add(1) * 16);
+}
+
+}  // namespace
+
+extern "C" {
+
+ncclResult_t pncclMemAlloc(void** ptr, size_t size) {
+  return api::call("ncclMemAlloc", [&]() -> Status {
+    RAILCCL_CHECK(not_null(ptr, "ptr"));
+    const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
+    if (size > std::numeric_limits<size_t>::max() / 2)
+      return Status(Code::invalid_argument, "size {} is more than any memory", size);
+    const size_t bytes = size == 0 ? page : (size + page - 1) / page * page;
+    void* address =
+        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (address == MAP_FAILED)
+      return system_error(errno, fmt::format("cannot allocate {} bytes", bytes));
+    Mapping mapping(address, bytes);
+    std::lock_guard lock(allocations().mutex);
+    allocations().mappings.emplace(address, std::move(mapping));
+    *ptr = address;
+    return ok();
+  });
+}
+
+ncclResult_t pncclMemFree(void* ptr) {
+  if (ptr == nullptr) return ncclSuccess;
+  return api::call("ncclMemFree", [&]() -> Status {
+    Mapping mapping;  // unmapped outside the lock
+    std::lock_guard lock(allocations().mutex);
+    const auto found = allocations().mappings.find(ptr);
+    if (found == allocations().mappings.end())
+      return Status(Code::invalid_argument, "{} does not come from ncclMemAlloc, or was freed",
+                    ptr);
+    mapping = std::move(found->second);
+    allocations().mappings.erase(found);
+    return ok();
+  });
+}
+
+ncclResult_t pncclCommRegister(const ncclComm_t comm, void* buff, size_t size, void** handle) {
+  return api::call("ncclCommRegister", [&]() -> Status {
+    RAILCCL_CHECK(not_null(handle, "handle"));
+    RAILCCL_TRY(Use use, Use::of(comm));
+    RAILCCL_CHECK(check_range(buff, size));
+    void* token = make_token();
+    use->registrations[token] = {buff, size};
+    *handle = token;
+    return ok();
+  });
+}
+
+ncclResult_t pncclCommDeregister(const ncclComm_t comm, void* handle) {
+  return api::call("ncclCommDeregister", [&]() -> Status {
+    RAILCCL_TRY(Use use, Use::of(comm));
+    if (use->registrations.erase(handle) == 1) return ok();
+    return Status(Code::invalid_argument,
+                  "handle {} is no registration of this communicator, or was given back", handle);
+  });
+}
+
+ncclResult_t pncclCommWindowRegister(ncclComm_t comm, void* buff, size_t size, ncclWindow_t* win,
+                                     int winFlags) {
+  return api::call("ncclCommWindowRegister", [&]() -> Status {
+    const auto begin = [&]() -> Status {
+      RAILCCL_CHECK(not_null(win, "win"));
+      RAILCCL_TRY(Use use, Use::of(comm));
+      RAILCCL_CHECK(check_range(buff, size));
+      if (winFlags != NCCL_WIN_DEFAULT && winFlags != NCCL_WIN_COLL_SYMMETRIC)
+        return Status(Code::invalid_argument, "winFlags is {:#x}", winFlags);
+      if (reinterpret_cast<uintptr_t>(buff) % NCCL_WIN_REQUIRED_ALIGNMENT != 0)
+        return Status(Code::invalid_argument, "buff is not aligned to {} bytes",
+                      NCCL_WIN_REQUIRED_ALIGNMENT);
+      const bool blocking = use.communicator().config().blocking;
+      void* token = make_token();
+      use->windows[token] = {buff, size};
+      *win = static_cast<ncclWindow_t>(token);
+      return run_job([comm, win, token, blocking, size, winFlags]() -> Status {
+        RAILCCL_TRY(Use again, Use::of(comm));
+        const Status agreed =
+            blocking ? agree_on_window(again.communicator(), size, static_cast<uint64_t>(winFlags))
+                     : ok();
+        if (agreed.is_ok()) return ok();
+        again->windows.erase(token);
+        *win = nullptr;
+        return agreed;
+      });
+    };
+    const Status status = begin();
+    if (!status.is_ok()) refuse_group(status);
+    return status;
+  });
+}
+
+ncclResult_t pncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win) {
+  return api::call("ncclCommWindowDeregister", [&]() -> Status {
+    RAILCCL_TRY(Use use, Use::of(comm));
+    if (use->windows.erase(win) == 1) return ok();
+    return Status(Code::invalid_argument, "{} is no window of this communicator, or was given back",
+                  static_cast<const void*>(win));
+  });
+}
+
+}  // extern "C"
+
+RAILCCL_EXPORT(ncclMemAlloc);
+RAILCCL_EXPORT(ncclMemFree);
+RAILCCL_EXPORT(ncclCommRegister);
+RAILCCL_EXPORT(ncclCommDeregister);
+RAILCCL_EXPORT(ncclCommWindowRegister);
+RAILCCL_EXPORT(ncclCommWindowDeregister);

@@ -1,8 +1,10 @@
 // Shows that what goes wrong ends in bounded time, everywhere, with a reason: ranks that call
 // different things, aborts while waiting, ranks that come late or never, processes that are killed.
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <signal.h>
-#include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 
 #include "ranks.h"
@@ -191,10 +193,22 @@ TEST(Failure, FinalizeRefusesLaterCalls) {
   });
 }
 
+/// A port that nobody uses now: tests of several checkouts may run at once.
+uint16_t free_port() {
+  UniqueFd probe(socket(AF_INET, SOCK_STREAM, 0));
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t size = sizeof address;
+  EXPECT_EQ(bind(probe.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
+  EXPECT_EQ(getsockname(probe.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
+  return ntohs(address.sin_port);
+}
+
 TEST(Failure, AKilledProcessIsNoticedByAllOthers) {
   for (const std::string medium : {"NCCL_SHM_DISABLE=0", "NCCL_SHM_DISABLE=1"}) {
     const Settings settings = settings_with({medium, "RAILCCL_INIT_TIMEOUT_MS=20000"});
-    auto id = runtime::unique_id_at("127.0.0.1", medium.back() == '0' ? 39571 : 39572, "kill");
+    auto id = runtime::unique_id_at("127.0.0.1", free_port(), "kill");
     ASSERT_TRUE(id.is_ok()) << id.status().text();
     std::vector<pid_t> children;
     for (int r = 0; r < 3; r++) {

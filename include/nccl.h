@@ -236,7 +236,8 @@ RAILCCL_DECLARE(ncclResult_t, ncclCommInitRank,
 RAILCCL_DECLARE(ncclResult_t, ncclCommInitRankConfig,
                 (ncclComm_t * comm, int nranks, ncclUniqueId commId, int rank,
                  ncclConfig_t* config));
-/* The same with `nId` ids made by different processes, alike on all ranks. */
+/* The same with `nId` ids made by different processes, alike on all ranks. The ranks meet at the
+ * first; the others are only accepted for compatibility. */
 RAILCCL_DECLARE(ncclResult_t, ncclCommInitRankScalable,
                 (ncclComm_t * newcomm, int nranks, int myrank, int nId, ncclUniqueId* commIds,
                  ncclConfig_t* config));
@@ -251,7 +252,8 @@ RAILCCL_DECLARE(ncclResult_t, ncclCommDestroy, (ncclComm_t comm));
 /* Ends all that runs, here and on the other ranks, in bounded time, and frees the communicator. */
 RAILCCL_DECLARE(ncclResult_t, ncclCommAbort, (ncclComm_t comm));
 
-/* Ends all that runs on this communicator but keeps it, to be shrunk or destroyed. */
+/* Ends all that runs on this communicator, on all its ranks, but keeps the handle, to be destroyed.
+ * (Splitting or shrinking a revoked communicator is not supported yet.) */
 #define NCCL_REVOKE_DEFAULT 0x00
 RAILCCL_DECLARE(ncclResult_t, ncclCommRevoke, (ncclComm_t comm, int revokeFlags));
 
@@ -261,7 +263,8 @@ RAILCCL_DECLARE(ncclResult_t, ncclCommRevoke, (ncclComm_t comm, int revokeFlags)
 RAILCCL_DECLARE(ncclResult_t, ncclCommSplit,
                 (ncclComm_t comm, int color, int key, ncclComm_t* newcomm, ncclConfig_t* config));
 
-/* Called by the ranks that stay: a new communicator without the listed ones, in the old order. */
+/* Called by the ranks that stay: a new communicator without the listed ones, in the old order. The
+ * old one must be sound: shrinking after a failure is not supported yet. */
 #define NCCL_SHRINK_DEFAULT 0x00 /* the old communicator is sound and idle */
 #define NCCL_SHRINK_ABORT 0x01   /* end what runs on the old one first */
 RAILCCL_DECLARE(ncclResult_t, ncclCommShrink,

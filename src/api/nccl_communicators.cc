@@ -232,13 +232,15 @@ ncclResult_t pncclCommDestroy(ncclComm_t comm) {
     Status status;
     const bool ended = end_handle(comm, [&] {
       runtime::Communicator* communicator = comm->communicator.get();
-      if (communicator == nullptr) return;
       // What failed before was told before; here it is only cleared away.
-      if (!communicator->async_error().is_ok()) return;
-      // Size 0 or still joining: nothing to flush, somebody may even never come.
-      if (communicator->in_progress() && !comm->finalized && !communicator->finalize().is_ok())
-        return communicator->abort("destroyed while it was being made");
-      if (!comm->finalized) status = communicator->finalize();
+      if (communicator == nullptr || comm->finalized || !communicator->async_error().is_ok())
+        return;
+      status = communicator->finalize();
+      // Still being made: there is nothing to flush, and those it waits for may never come.
+      if (!status.is_ok() && communicator->in_progress()) {
+        communicator->abort("destroyed while it was being made");
+        status = ok();
+      }
     });
     if (!ended)
       return Status(Code::invalid_argument,

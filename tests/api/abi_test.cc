@@ -1,0 +1,140 @@
+// Shows that the library is NCCL 2.28.9 to a linker and to compiled programs: layouts and numbers
+// of nccl.h at compile time, names and kinds of exported symbols by nm.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdio>
+#include <map>
+#include <memory>
+#include <sstream>
+#include <string>
+#include <type_traits>
+
+#include "nccl.h"
+#include "railccl/railccl.h"
+
+namespace {
+
+static_assert(sizeof(ncclUniqueId) == 128 && alignof(ncclUniqueId) == 1);
+static_assert(sizeof(ncclConfig_t) == 80 && alignof(ncclConfig_t) == 8);
+static_assert(offsetof(ncclConfig_t, size) == 0);
+static_assert(offsetof(ncclConfig_t, magic) == 8);
+static_assert(offsetof(ncclConfig_t, version) == 12);
+static_assert(offsetof(ncclConfig_t, blocking) == 16);
+static_assert(offsetof(ncclConfig_t, cgaClusterSize) == 20);
+static_assert(offsetof(ncclConfig_t, minCTAs) == 24);
+static_assert(offsetof(ncclConfig_t, maxCTAs) == 28);
+static_assert(offsetof(ncclConfig_t, netName) == 32);
+static_assert(offsetof(ncclConfig_t, splitShare) == 40);
+static_assert(offsetof(ncclConfig_t, trafficClass) == 44);
+static_assert(offsetof(ncclConfig_t, commName) == 48);
+static_assert(offsetof(ncclConfig_t, collnetEnable) == 56);
+static_assert(offsetof(ncclConfig_t, CTAPolicy) == 60);
+static_assert(offsetof(ncclConfig_t, shrinkShare) == 64);
+static_assert(offsetof(ncclConfig_t, nvlsCTAs) == 68);
+static_assert(offsetof(ncclConfig_t, nChannelsPerNetPeer) == 72);
+static_assert(offsetof(ncclConfig_t, nvlinkCentricSched) == 76);
+static_assert(sizeof(ncclSimInfo_t) == 24 && offsetof(ncclSimInfo_t, estimatedTime) == 16);
+static_assert(ncclSuccess == 0 && ncclUnhandledCudaError == 1 && ncclSystemError == 2 &&
+              ncclInternalError == 3 && ncclInvalidArgument == 4 && ncclInvalidUsage == 5 &&
+              ncclRemoteError == 6 && ncclInProgress == 7 && ncclNumResults == 8);
+static_assert(ncclInt8 == 0 && ncclChar == 0 && ncclUint8 == 1 && ncclInt32 == 2 && ncclInt == 2 &&
+              ncclUint32 == 3 && ncclInt64 == 4 && ncclUint64 == 5 && ncclFloat16 == 6 &&
+              ncclHalf == 6 && ncclFloat32 == 7 && ncclFloat == 7 && ncclFloat64 == 8 &&
+              ncclDouble == 8 && ncclBfloat16 == 9 && ncclFloat8e4m3 == 10 &&
+              ncclFloat8e5m2 == 11 && ncclNumTypes == 12);
+static_assert(ncclSum == 0 && ncclProd == 1 && ncclMax == 2 && ncclMin == 3 && ncclAvg == 4 &&
+              ncclNumOps == 5 && ncclMaxRedOp == 0x7fffffff && sizeof(ncclRedOp_t) == 4);
+static_assert(ncclScalarDevice == 0 && ncclScalarHostImmediate == 1);
+static_assert(NCCL_SPLIT_NOCOLOR == -1 && NCCL_VERSION_CODE == 22809 &&
+              NCCL_VERSION(2, 8, 4) == 2804 && NCCL_VERSION(2, 28, 9) == 22809);
+static_assert(NCCL_WIN_COLL_SYMMETRIC == 1 && NCCL_WIN_REQUIRED_ALIGNMENT == 4096 &&
+              NCCL_SHRINK_ABORT == 1 && NCCL_CTA_POLICY_ZERO == 2);
+static_assert(std::is_same_v<cudaStream_t, struct CUstream_st*>);
+
+const char* const kNames[] = {
+    "MemAlloc",
+    "MemFree",
+    "GetVersion",
+    "GetUniqueId",
+    "CommInitRankConfig",
+    "CommInitRank",
+    "CommInitAll",
+    "CommFinalize",
+    "CommDestroy",
+    "CommAbort",
+    "CommRevoke",
+    "CommSplit",
+    "CommShrink",
+    "CommInitRankScalable",
+    "GetErrorString",
+    "GetLastError",
+    "ResetDebugInit",
+    "CommGetAsyncError",
+    "CommCount",
+    "CommCuDevice",
+    "CommUserRank",
+    "CommRegister",
+    "CommDeregister",
+    "CommWindowRegister",
+    "CommWindowDeregister",
+    "RedOpCreatePreMulSum",
+    "RedOpDestroy",
+    "Reduce",
+    "Bcast",
+    "Broadcast",
+    "AllReduce",
+    "ReduceScatter",
+    "AllGather",
+    "AlltoAll",
+    "Gather",
+    "Scatter",
+    "Send",
+    "Recv",
+    "GroupStart",
+    "GroupEnd",
+    "GroupSimulateEnd",
+};
+const char* const kOwnNames[] = {
+    "railcclGetVersion",     "railcclStreamCreate",  "railcclStreamSynchronize",
+    "railcclStreamQuery",    "railcclStreamDestroy", "railcclGetUniqueIdAt",
+    "railcclCommLastChoice", "railcclGetSettings",   "railcclCheckEnvironment",
+};
+
+std::string output_of(const std::string& command) {
+  std::unique_ptr<FILE, int (*)(FILE*)> pipe(::popen(command.c_str(), "r"), ::pclose);
+  std::string text;
+  std::array<char, 4096> buffer;
+  while (const size_t got = ::fread(buffer.data(), 1, buffer.size(), pipe.get()))
+    text.append(buffer.data(), got);
+  return text;
+}
+
+class Library : public ::testing::TestWithParam<const char*> {};
+
+TEST_P(Library, ExportsTheInterfaceAndNothingElse) {
+  static_assert(std::size(kNames) == 41);
+  std::map<std::string, char> expected;
+  for (const char* name : kNames) {
+    expected[std::string("nccl") + name] = 'W';
+    expected[std::string("pnccl") + name] = 'T';
+  }
+  for (const char* name : kOwnNames) expected[name] = 'T';
+  std::istringstream lines(output_of(std::string("nm -D --defined-only ") + GetParam()));
+  std::map<std::string, char> found;
+  std::string address, name;
+  char kind = 0;
+  while (lines >> address >> kind >> name) found[name] = kind;
+  EXPECT_EQ(found, expected);
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, Library, ::testing::Values(RAILCCL_LIBRARY, RAILCCL_NCCL_LIBRARY));
+
+TEST(Abi, SonameIsNccls) {
+  EXPECT_THAT(output_of(std::string("readelf -d ") + RAILCCL_NCCL_LIBRARY),
+              ::testing::HasSubstr("soname: [libnccl.so.2]"));
+}
+
+}  // namespace

@@ -26,15 +26,14 @@ Status run_together(const std::vector<std::function<Status()>>& jobs) {
   if (jobs.empty()) return ok();
   std::vector<Status> outcomes(jobs.size());
   std::vector<std::thread> threads;
-  Status status;
-  for (size_t i = 1; i < jobs.size(); i++) {
+  // The caller runs none of them: its group is still open, and would only record what they call.
+  for (size_t i = 0; i < jobs.size(); i++) {
     try {
       threads.emplace_back([&, i] { outcomes[i] = guarded(jobs[i]); });
     } catch (const std::system_error& error) {
       outcomes[i] = system_error(error.code().value(), "cannot start a thread for a rank");
     }
   }
-  outcomes[0] = guarded(jobs[0]);
   for (std::thread& thread : threads) thread.join();
   for (const Status& outcome : outcomes)
     if (!outcome.is_ok()) return outcome;

@@ -51,7 +51,7 @@ class Divider {
   explicit Divider(U divisor) {
     const int log2_up = kBits - std::countl_zero(static_cast<U>(divisor - 1));
     // floor(2^kBits * (2^log2_up - divisor) / divisor) + 1; 2^kBits counts as 0 in U.
-    const Wide power = log2_up == kBits ? 0 : Wide{1} << log2_up;
+    const auto power = static_cast<Wide>(log2_up == kBits ? 0 : Wide{1} << log2_up);
     const auto rest = static_cast<U>(power - divisor);
     const auto numerator = static_cast<Wide>(static_cast<Wide>(rest) << kBits);
     reciprocal_ = static_cast<U>(numerator / divisor + 1);

@@ -40,7 +40,9 @@ TEST(Sweep, LargeCounts) {
 TEST(Sweep, ManyRanks) {
   for (int p = 10; p <= 64; p++) {
     const auto n = static_cast<uint64_t>(p);
-    const plan::Tuning tuning = p % 2 == 0 ? plan::Tuning{1, kLarge} : plan::Tuning{2, n / 2 + 1};
+    // Channels and chunks make plans of many ranks slow to prove; 33 fill a send window twice.
+    const bool splits = p % 2 == 1 && p <= 33;
+    const plan::Tuning tuning = splits ? plan::Tuning{2, n / 2 + 1} : plan::Tuning{1, kLarge};
     EXPECT_GT(prove_all({{flat(p)}, {p % 3 == 0 ? n - 1 : 2 * n + 5}, {tuning}, false, false}), 0);
   }
 }

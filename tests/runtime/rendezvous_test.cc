@@ -356,6 +356,11 @@ TEST(Rendezvous, SplitsMeetWithoutARoot) {
     strangers.push_back(std::move(socket).value());
     ASSERT_EQ(::send(strangers.back().get(), "\x10\0\0", 3, MSG_NOSIGNAL), 3);
   }
+  // A rank of another job that claims a child's place.
+  auto impostor =
+      connect_to(parse_endpoints(addresses[0])->front(), {Deadline::after_ms(1000), nullptr});
+  ASSERT_TRUE(
+      send_frame(*impostor, encode(Knock{4712, 1}), {Deadline::after_ms(1000), nullptr}).is_ok());
   std::vector<Result<std::unique_ptr<Meeting>>> meetings;
   for (int rank = 0; rank < ranks; rank++)
     meetings.emplace_back(Status(Code::internal, "did not run"));
@@ -369,6 +374,35 @@ TEST(Rendezvous, SplitsMeetWithoutARoot) {
   for (std::thread& thread : threads) thread.join();
   for (auto& meeting : meetings) ASSERT_TRUE(meeting.is_ok()) << meeting.status().text();
   exchange_texts(meetings, 100);
+}
+
+TEST(Gate, DropsWhoIsTooBigTooSlowOrTooMany) {
+  auto listener = listen_on(0, Settings());
+  const auto doors = parse_endpoints(fmt::format("127.0.0.1:{}", *port_of(*listener)));
+  Gate::Limits limits;
+  limits.frame_bytes_max = 64;
+  limits.visitors_max = 2;
+  limits.patience_ms = 150;
+  Gate gate(std::move(listener).value(), limits);
+  std::vector<Gate::Guest> guests;
+  const auto visit = [&](std::string_view bytes) {
+    auto socket = connect_to(doors->front(), {Deadline::after_ms(1000), nullptr});
+    EXPECT_EQ(::send(socket->get(), bytes.data(), bytes.size(), MSG_NOSIGNAL),
+              static_cast<ssize_t>(bytes.size()));
+    EXPECT_TRUE(gate.poll(100, &guests).is_ok());
+    return std::move(socket).value();
+  };
+  const UniqueFd big = visit(std::string_view("\x41\0\0\0\0\0\0\0", 8));
+  EXPECT_TRUE(is_closed(big)) << "65 bytes announced where 64 are allowed";
+  const UniqueFd oldest = visit("\x40"), second = visit("\x40"), third = visit("\x40");
+  EXPECT_TRUE(is_closed(oldest)) << "three visitors where two have room";
+  EXPECT_FALSE(is_closed(third));
+  const UniqueFd good = visit(std::string_view("\x02\0\0\0\0\0\0\0hi and more", 19));
+  ASSERT_EQ(guests.size(), 1u);
+  EXPECT_EQ(guests[0].frame, "hi");
+  const Deadline end = Deadline::after_ms(1000);
+  while (!is_closed(third) && !end.passed()) ASSERT_TRUE(gate.poll(50, &guests).is_ok());
+  EXPECT_TRUE(is_closed(third)) << "silent for longer than 150 ms";
 }
 
 TEST(RankList, ReadsLikeProse) {

@@ -2,8 +2,8 @@
 //
 // A unique id is 128 bytes: magic, version, a secret nonce, the address where its maker's root
 // listens, and a checksum-free rest of zeros. The root (a thread in the process that made the id)
-// takes one hello per rank, refuses strangers (wrong nonce), duplicates and wrong sizes, and tells
-// each rank its neighbours in a binary tree; the ranks then connect to each other, and gather and
+// takes one hello per rank, refuses strangers (wrong nonce) and duplicates, fails everyone at once
+// when ranks disagree on how many they are, and tells each rank its neighbours in a binary tree; the ranks then connect to each other, and gather and
 // broadcast along the tree: 2 log2(n) rounds, whatever the root's place. Every wait ends at the
 // deadline with a Status that names the ranks that are missing.
 #pragma once

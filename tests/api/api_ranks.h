@@ -1,8 +1,11 @@
 // Ranks for API tests: threads of this process, each with a communicator. Private to these tests.
 #pragma once
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+#include <string>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -13,6 +16,25 @@
 namespace railccl::test {
 
 #define OK(call) ASSERT_EQ(call, ncclSuccess) << ncclGetLastError(nullptr)
+
+/// The call fails with this code, and the text contains this.
+#define FAILS(call, code, text)                                         \
+  do {                                                                  \
+    EXPECT_EQ(call, code);                                              \
+    EXPECT_THAT(ncclGetLastError(nullptr), ::testing::HasSubstr(text)); \
+  } while (0)
+
+/// An environment variable for the time of a test.
+class Variable {
+ public:
+  Variable(const char* name, const std::string& value) : name_(name) {
+    ::setenv(name, value.c_str(), 1);
+  }
+  ~Variable() { ::unsetenv(name_); }
+
+ private:
+  const char* name_;
+};
 
 /// Runs body(rank) in one thread per rank.
 template <typename Body>

@@ -7,7 +7,6 @@
 
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <fstream>
 #include <limits>
@@ -24,24 +23,6 @@ namespace {
 
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-#define FAILS(call, code, text)                              \
-  do {                                                       \
-    EXPECT_EQ(call, code);                                   \
-    EXPECT_THAT(ncclGetLastError(nullptr), HasSubstr(text)); \
-  } while (0)
-
-/// An environment variable for the time of a test.
-class Variable {
- public:
-  Variable(const char* name, const std::string& value) : name_(name) {
-    ::setenv(name, value.c_str(), 1);
-  }
-  ~Variable() { ::unsetenv(name_); }
-
- private:
-  const char* name_;
-};
 
 float in[64], out[64];
 

@@ -270,14 +270,14 @@ TEST(Nccl, NonBlocking) {
 TEST(Nccl, AbortFromAnotherThreadEndsAWait) {
   Ranks ranks(2);
   const auto start = std::chrono::steady_clock::now();
-  std::thread waiting([&] {
+  const ncclComm_t zero = ranks.take(0);
+  std::thread waiting([zero] {
     int value = 0;
-    EXPECT_EQ(ncclAllReduce(&value, &value, 1, ncclInt, ncclSum, ranks.comm(0), nullptr),
-              ncclRemoteError);
+    EXPECT_EQ(ncclAllReduce(&value, &value, 1, ncclInt, ncclSum, zero, nullptr), ncclRemoteError);
     EXPECT_THAT(ncclGetLastError(nullptr), HasSubstr("abort"));
   });
   std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  OK(ncclCommAbort(ranks.take(0)));
+  OK(ncclCommAbort(zero));
   waiting.join();
   ncclResult_t state = ncclSuccess;
   while (state == ncclSuccess &&

@@ -3,9 +3,10 @@
 // A unique id is 128 bytes: magic, version, a secret nonce, the address where its maker's root
 // listens, and a checksum-free rest of zeros. The root (a thread in the process that made the id)
 // takes one hello per rank, refuses strangers (wrong nonce) and duplicates, fails everyone at once
-// when ranks disagree on how many they are, and tells each rank its neighbours in a binary tree; the ranks then connect to each other, and gather and
-// broadcast along the tree: 2 log2(n) rounds, whatever the root's place. Every wait ends at the
-// deadline with a Status that names the ranks that are missing.
+// when ranks disagree on how many they are, and tells each rank its neighbours in a binary tree;
+// the ranks then connect to each other, and gather and broadcast along the tree: 2 log2(n) rounds,
+// whatever the root's place. Every wait ends at the deadline with a Status that names the ranks
+// that are missing.
 #pragma once
 
 #include <array>
@@ -29,7 +30,8 @@ using UniqueId = std::array<std::byte, kUniqueIdBytes>;
 Result<UniqueId> make_unique_id(const Settings& settings);
 
 /// An id for a meeting point that all ranks know (MASTER_ADDR and a port): no exchange needed; the
-/// rank that joins as 0 serves the root. `secret` keeps strangers and other jobs out (may be empty).
+/// rank that joins as 0 serves the root. `secret` keeps strangers and other jobs out (may be
+/// empty).
 Result<UniqueId> unique_id_at(const std::string& host, uint16_t port, const std::string& secret);
 
 /// One edge of the control tree, open after the meeting.

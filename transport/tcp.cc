@@ -43,6 +43,7 @@ struct Watched {
   TcpHello hello;           // dial and lane
   int64_t deadline_ns = 0;  // dial and stranger
   bool said_hello = false;  // dial
+  uint32_t events = 0;      // as they came; a lane looks at those before it was one
   std::array<std::byte, kTcpHelloBytes> heard{};
   size_t heard_bytes = 0;
 };
@@ -263,6 +264,7 @@ void TcpTransport::handle(const epoll_event& event) {
   const size_t index = event.data.u64 & 0xffffffff;
   Watched& entry = watched_[index];
   if (entry.generation != event.data.u64 >> 32) return;
+  entry.events |= event.events;
   switch (entry.kind) {
     case Watched::Kind::listener:
       return accept_all();
@@ -405,7 +407,9 @@ void TcpTransport::adopt(size_t index, TcpLink* link, const TcpHello& hello) {
   entry.hello = hello;
   const std::string text = tcp_peer_text(entry.socket.get(), endpoints_);
   if (Status status = link->add_lane(hello.lane, std::move(entry.socket), text); !status.is_ok())
-    link->fail(status.text(), Code::system);
+    return link->fail(status.text(), Code::system);
+  // Edges come once: a hang-up may have shown together with the greeting.
+  link->on_events(hello.lane, entry.events);
 }
 
 void TcpTransport::sweep() {

@@ -60,6 +60,25 @@ TEST(TcpProcesses, BytesOfAPeerThatLeftAreStillGood) {
   }
 }
 
+// The link shows 'x' and then that its peer closed the connection, both within a second.
+void expect_byte_then_end(Transport& transport, Link* link) {
+  const Deadline end = Deadline::after_ms(1000);
+  std::string seen;
+  while (!end.passed()) {
+    ASSERT_TRUE(transport.progress().is_ok());
+    char byte;
+    Result<size_t> got = link->receive(&byte, 1);
+    if (!got.is_ok()) {
+      EXPECT_EQ(seen, "x");
+      EXPECT_NE(got.status().text().find("closed by peer"), std::string::npos);
+      return;
+    }
+    if (*got == 1) seen.push_back(byte);
+    if (*got == 0) transport.wait(1000);
+  }
+  FAIL() << "the end of the connection was not noticed; seen so far: '" << seen << "'";
+}
+
 // Rank 1 of a job whose rank 0 is played by the test, with plain sockets.
 class TcpStrangers : public testing::Test {
  protected:
@@ -208,6 +227,48 @@ TEST_F(TcpStrangers, OutOfDescriptorsIsSurvived) {
   ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
   spin(250);
   expect_welcome();
+}
+
+// Greeting, a byte and the end of the stream arrive together, before anybody looks: the end must
+// not be forgotten with the greeting (edge-triggered events come once).
+TEST_F(TcpStrangers, AHangUpBehindTheHelloIsSeen) {
+  UniqueFd fd = connect_plain();
+  const TcpHelloBytes hello = encode(good_hello());
+  say(fd, hello.data(), hello.size());
+  say(fd, "x", 1);
+  ASSERT_EQ(shutdown(fd.get(), SHUT_WR), 0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  expect_byte_then_end(*transport_, link_);
+}
+
+TEST(Tcp, AHangUpBehindTheAnswerIsSeen) {
+  auto made = kind_of("tcp").create(context_of(0, 2, 9, 1, on_loopback()));
+  ASSERT_TRUE(made.is_ok());
+  // Rank 1 is played by the test.
+  TcpAddress mine = *decode_tcp_address((*made)->address());
+  auto listener = tcp_listen(mine.endpoints);
+  ASSERT_TRUE(listener.is_ok());
+  mine.port = listener->port;
+  ASSERT_TRUE((*made)->set_peers({{(*made)->address(), encode(mine)}, {77, 77}, {1, 2}}).is_ok());
+  Link* const link = *(*made)->link(1, 0);
+  TcpHelloBytes heard{};
+  UniqueFd fd;
+  ssize_t got = 0;
+  const Deadline end = Deadline::after_ms(5000);
+  while (got != static_cast<ssize_t>(heard.size()) && !end.passed()) {
+    EXPECT_TRUE((*made)->progress().is_ok());
+    if (!fd) fd = tcp_accept(listener->socket.get(), 1000).value();
+    if (fd) got = recv(fd.get(), heard.data(), heard.size(), MSG_PEEK);
+  }
+  (void)recv(fd.get(), heard.data(), heard.size(), 0);
+  const auto hello = decode_tcp_hello(heard);
+  ASSERT_TRUE(hello.has_value());
+  const TcpAnswerBytes answer = encode(TcpAnswer{1, proof_of(*hello)});
+  ASSERT_EQ(send(fd.get(), answer.data(), answer.size(), 0), 16);
+  ASSERT_EQ(send(fd.get(), "x", 1, 0), 1);
+  ASSERT_EQ(shutdown(fd.get(), SHUT_WR), 0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  expect_byte_then_end(**made, link);
 }
 
 TEST(Tcp, DifferentNumbersOfSocketsAreNamed) {

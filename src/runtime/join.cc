@@ -84,8 +84,10 @@ bool decode(const std::string& bytes, Card* card) {
 Result<std::string> facts_text(const Settings& settings) {
   static std::mutex mutex;
   static std::map<std::string, std::string>* known = new std::map<std::string, std::string>;
-  const std::string key = fmt::format("{}\n{}\n{}\n{}", settings.socket_ifname,
-                                      settings.socket_family, settings.rails, settings.host_id);
+  // The process is part of the facts: a child forked after a join must not repeat its parent's.
+  const std::string key =
+      fmt::format("{}\n{}\n{}\n{}\n{}", settings.socket_ifname, settings.socket_family,
+                  settings.rails, settings.host_id, process_id());
   std::lock_guard lock(mutex);
   if (const auto found = known->find(key); found != known->end()) return found->second;
   RAILCCL_TRY(const topology::Facts facts, topology::detect(settings));

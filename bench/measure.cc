@@ -364,7 +364,7 @@ Row Bench::measure(const Case& what) {
   row.algorithm = choice.algorithm;
   row.transport = choice.transport;
   row.channels = choice.channels;
-  row.bound_us = choice.bound_us;
+  row.bound_us = choice.boundUs;
   if (options_.check) {
     size_t wrong = 0;
     for (size_t slot = 0; slot < slots; slot++) {

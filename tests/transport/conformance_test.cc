@@ -25,6 +25,7 @@ struct Medium {
   std::function<std::unique_ptr<TestWorld>(int ranks, const RealWorld::Wrap& wrap)> make;
   RealWorld::Wrap wrap = nullptr;
 };
+void PrintTo(const Medium& medium, std::ostream* out) { *out << medium.name; }
 
 class SimulatedWorld final : public TestWorld {
  public:
@@ -278,6 +279,45 @@ TEST_P(Conformance, PingPongAsleepLosesNoWakeUp) {
   for (std::thread& thread : threads) thread.join();
   expect_ok(results);
   for (const int64_t ns : longest) EXPECT_LT(ns, 2'900'000'000) << "a wait ran its full time";
+}
+
+// Credit is an event, too: a sender that sleeps because its peer has not read must wake when it
+// does, and not only when its wait is over.
+TEST_P(Conformance, ASenderAsleepWakesWhenThereIsRoom) {
+  auto world = make(2);
+  if (!world->threaded() || world->ranks() == 1) GTEST_SKIP() << "nobody else to wake";
+  constexpr size_t kBytes = (128 << 20) / kScale;
+  constexpr size_t kPiece = 1 << 20;
+  const int64_t start = now_ns();
+  const auto transfer = [&](int rank) -> Status {
+    RAILCCL_TRY(Link* const to, world->at(rank).link(1 - rank, 0));
+    std::vector<std::byte> piece(kPiece);
+    int idle = 0;
+    for (size_t moved = 0, rested = 0; moved < kBytes || to->released() < moved * (1 - rank);) {
+      const size_t left = std::min(kBytes - moved, kPiece - moved % kPiece);
+      const iovec range{piece.data(), left};
+      Result<size_t> now =
+          rank == 0 ? to->send({&range, left > 0 ? 1u : 0u}) : to->receive(piece.data(), left);
+      if (!now.is_ok()) return now.status();
+      moved += *now;
+      RAILCCL_CHECK(world->at(rank).progress());
+      if (rank == 0) RAILCCL_CHECK(to->flush().status());
+      idle = *now == 0 ? idle + 1 : 0;
+      if (idle > 1) world->at(rank).wait(10'000'000);
+      if (rank == 1 && moved >= rested + kPiece) {  // by now the sender is asleep
+        rested = moved;
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+    }
+    return ok();
+  };
+  Status sent;
+  std::thread sender([&] { sent = transfer(0); });
+  const Status received = transfer(1);
+  sender.join();
+  EXPECT_TRUE(sent.is_ok()) << sent.text();
+  EXPECT_TRUE(received.is_ok()) << received.text();
+  EXPECT_LT(now_ns() - start, 4'000'000'000) << "the sender overslept";
 }
 
 TEST_P(Conformance, WakeEndsAWait) {

@@ -1,4 +1,5 @@
-// Algorithm: how a collective becomes a plan. Pure functions: no I/O, clock, environment, transport.
+// Algorithm: how a collective becomes a plan. Pure functions: no I/O, clock, environment,
+// transport.
 //
 // One file per algorithm, `algorithms/<name>.cc`, which defines
 //     RAILCCL_ALGORITHM(<name>) { collective, "<short name>", supports, cost, build }
@@ -32,7 +33,8 @@ const std::vector<const Algorithm*>& all();
 /// The algorithm of that collective and short name, or null.
 const Algorithm* find(Collective collective, std::string_view name);
 
-#define RAILCCL_ALGORITHM(file) extern const ::railccl::algorithms::Algorithm algorithm_##file; \
+#define RAILCCL_ALGORITHM(file)                                   \
+  extern const ::railccl::algorithms::Algorithm algorithm_##file; \
   const ::railccl::algorithms::Algorithm algorithm_##file =
 
 }  // namespace railccl::algorithms

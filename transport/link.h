@@ -8,8 +8,8 @@
 //
 // Sending: send() takes bytes from `data` and returns how many were accepted; the source may be
 // reused once released() has passed them (media that copy release at once). Receiving: peek() shows
-// bytes that have arrived, in place, and consume() gives them back; or receive() moves them straight
-// to where they belong, without a stop where the medium can (sockets).
+// bytes that have arrived, in place, and consume() gives them back; or receive() moves them
+// straight to where they belong, without a stop where the medium can (sockets).
 #pragma once
 
 #include <sys/uio.h>
@@ -26,9 +26,9 @@
 namespace railccl::transport {
 
 struct Capabilities {
-  bool load_store = false;    // peers share memory: Transport::shared_memory works
-  bool zero_copy = false;     // send() does not copy: released() lags
-  bool in_place_view = false; // peek() is as cheap as receive(): reduce out of the view
+  bool load_store = false;     // peers share memory: Transport::shared_memory works
+  bool zero_copy = false;      // send() does not copy: released() lags
+  bool in_place_view = false;  // peek() is as cheap as receive(): reduce out of the view
 };
 
 class Link {
@@ -69,8 +69,8 @@ struct Peers {
   std::vector<uint64_t> processes;  // equal for ranks (threads) of one process
 };
 
-/// One medium as one rank sees it: makes links, moves what no caller waits for, lets a caller sleep.
-/// Life cycle: create -> address() -> rendezvous -> set_peers() -> link()... -> destruction.
+/// One medium as one rank sees it: makes links, moves what no caller waits for, lets a caller
+/// sleep. Life cycle: create -> address() -> rendezvous -> set_peers() -> link()... -> destruction.
 class Transport {
  public:
   virtual ~Transport() = default;

@@ -14,10 +14,10 @@ namespace railccl::transport {
 struct Context {
   int rank = 0;
   int ranks = 1;
-  uint64_t job = 0;        // nonce of the communicator: strangers do not have it
-  uint64_t host_id = 0;    // equal for ranks that can share memory
-  uint64_t process = 0;    // equal for ranks of one process
-  int local_ranks = 1;     // ranks on this host (known after rendezvous; 0 before)
+  uint64_t job = 0;                     // nonce of the communicator: strangers do not have it
+  uint64_t host_id = 0;                 // equal for ranks that can share memory
+  uint64_t process = 0;                 // equal for ranks of one process
+  int local_ranks = 1;                  // ranks on this host (known after rendezvous; 0 before)
   std::vector<std::string> interfaces;  // NIC names to prefer, nearest first; empty: all usable
   Settings settings;
 };
@@ -32,7 +32,8 @@ struct TransportKind {
 
 const std::vector<const TransportKind*>& all();
 
-#define RAILCCL_TRANSPORT(file) extern const ::railccl::transport::TransportKind transport_##file; \
+#define RAILCCL_TRANSPORT(file)                                      \
+  extern const ::railccl::transport::TransportKind transport_##file; \
   const ::railccl::transport::TransportKind transport_##file =
 
 }  // namespace railccl::transport

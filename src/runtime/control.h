@@ -32,9 +32,7 @@ class Control {
   virtual ~Control() = default;
 
   /// ok, or why this communicator cannot go on. Sticky: the first failure wins.
-  Status verdict() const {
-    return failed_.load(std::memory_order_acquire) ? failure() : Status();
-  }
+  Status verdict() const { return failed_.load(std::memory_order_acquire) ? failure() : Status(); }
   bool failed() const { return failed_.load(std::memory_order_acquire); }
 
   /// This rank waits inside operation `sequence`, whose description is `call`, for `waited_ms`.

@@ -1,7 +1,7 @@
 // Launch: Slurm's node lists give the first host, and malformed ones give nothing.
-#include "launch/launch.h"
-
 #include <gtest/gtest.h>
+
+#include "launch/launch.h"
 
 namespace railccl::launch {
 namespace {

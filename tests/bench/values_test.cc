@@ -108,7 +108,9 @@ TEST_P(Values, FloatResultsDoNotDependOnOrderOrRounding) {
     if (want != 0) nonzero++;
   }
   // A pattern of zeros would verify nothing; only where no multiple of ranks fits may it be so.
-  if (op != Reduction::avg || ranks <= 8) EXPECT_GT(nonzero, kPeriod / 8);
+  if (op != Reduction::avg || ranks <= 8) {
+    EXPECT_GT(nonzero, kPeriod / 8);
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Values,

@@ -244,9 +244,7 @@ Result<size_t> TcpLink::fetch(std::byte* dst, size_t want, bool ahead) {
     receive_failure_ = got.status();
     // Nobody closes one direction only: what cannot be read from takes no bytes either.
     if (send_failure_.is_ok()) send_failure_ = receive_failure_;
-    return got;
   }
-  front_ += *got;
   return got;
 }
 
@@ -288,7 +286,6 @@ Result<size_t> TcpLink::fetch_plain(std::byte* dst, size_t want, bool ahead) {
   }
   if (got <= want) return got;
   stage_tail_ += got - want;
-  front_ += got - want;
   return want;
 }
 
@@ -323,6 +320,7 @@ Result<size_t> TcpLink::fetch_striped(std::byte* dst, size_t want) {
     const size_t payload = std::min(got, bytes);
     front->in_left -= payload;
     front->in_offset += payload;
+    front_ += payload;
     if (got > payload) {
       front->in_header_have = got - payload;
       RAILCCL_CHECK(accept_header(front));

@@ -103,7 +103,7 @@ class TcpLink final : public Link {
   uint64_t accepted_ = 0;  // bytes of the stream that send() took
   size_t next_lane_ = 0;
 
-  uint64_t front_ = 0;  // bytes of the stream that were fetched
+  uint64_t front_ = 0;  // bytes of the stream that were fetched (striped only)
   Mirrored stage_;      // fetched, not yet taken: for peek() and read-ahead
   uint64_t stage_head_ = 0;
   uint64_t stage_tail_ = 0;

@@ -45,6 +45,9 @@ class SimulatedWorld final : public TestWorld {
     while (events < 64 && world_.advance()) events++;
     return events > 0;
   }
+  void lose_last() override {
+    for (int r = 0; r + 1 < ranks(); r++) world_.lose(r, ranks() - 1);
+  }
 
  private:
   static simulated::Options options(uint64_t seed) {
@@ -318,6 +321,31 @@ TEST_P(Conformance, ASenderAsleepWakesWhenThereIsRoom) {
   EXPECT_TRUE(sent.is_ok()) << sent.text();
   EXPECT_TRUE(received.is_ok()) << received.text();
   EXPECT_LT(now_ns() - start, 4'000'000'000) << "the sender overslept";
+}
+
+// The peer wrote half a message and went: a caller that looks for the whole must not look for ever.
+TEST_P(Conformance, HalfAMessageOfALostPeerEndsInFailure) {
+  auto world = make(2);
+  if (world->ranks() == 1) GTEST_SKIP() << "oneself is not lost";
+  SendTask half(link(*world, 1, 0, 0), 4, 5, 5);
+  Link* const from = link(*world, 0, 1, 0);
+  settle(*world, {&half});
+  ASSERT_TRUE(half.done());
+  world->lose_last();
+  const Deadline end = Deadline::after_ms(1000);
+  size_t shown = 0;
+  while (!end.passed()) {
+    ASSERT_TRUE(world->at(0).progress().is_ok());
+    Result<std::span<const std::byte>> view = from->peek(10);
+    if (!view.is_ok()) {
+      EXPECT_EQ(shown, 5u) << "what had arrived was not shown";
+      EXPECT_EQ(view.status().scope(), Scope::link) << view.status().text();
+      return;
+    }
+    shown = std::max(shown, view->size());
+    if (view->empty()) world->at(0).wait(1000);
+  }
+  FAIL() << "still waiting for the other half";
 }
 
 TEST_P(Conformance, WakeEndsAWait) {

@@ -204,6 +204,8 @@ class TestWorld {
   virtual bool threaded() const { return true; }
   /// Lets virtual time pass; false when nothing is left to happen.
   virtual bool idle() { return false; }
+  /// Takes the last rank away; the others stay.
+  virtual void lose_last() = 0;
 };
 
 /// Drives everyone's tasks (index = rank) to the end; the Status of each rank.
@@ -293,6 +295,7 @@ class RealWorld final : public TestWorld {
   }
   int ranks() const override { return static_cast<int>(transports_.size()); }
   Transport& at(int rank) override { return *transports_[static_cast<size_t>(rank)]; }
+  void lose_last() override { transports_.back().reset(); }
 
  private:
   std::vector<std::unique_ptr<Transport>> transports_;

@@ -115,6 +115,21 @@ TEST(Simulated, BandwidthTakesTime) {
   EXPECT_LT(result.end_ns, 200'000'000);
 }
 
+TEST(Simulated, WhatIsUnderWayWhenALinkIsLostIsLost) {
+  World world(1, 2, {});
+  auto a = world.transport(0);
+  auto b = world.transport(1);
+  std::byte byte{1};
+  const iovec range{&byte, 1};
+  ASSERT_EQ(*(*a->link(1, 0))->send({&range, 1}), 1u);
+  world.lose(0, 1);
+  while (world.advance()) {
+  }
+  EXPECT_FALSE((*b->link(0, 0))->peek(1).is_ok());
+  EXPECT_FALSE((*b->link(0, 0))->receive(&byte, 1).is_ok());
+  EXPECT_FALSE((*a->link(1, 0))->send({&range, 1}).is_ok());
+}
+
 TEST(Simulated, ALostLinkFailsOnBothSidesAndOnlyThere) {
   for (uint64_t seed = 0; seed < 30; seed++) {
     Options options = Options::drawn(seed);

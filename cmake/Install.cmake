@@ -21,5 +21,7 @@ write_basic_package_version_file(${CMAKE_BINARY_DIR}/railcclConfigVersion.cmake
                                  COMPATIBILITY SameMajorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/railcclConfig.cmake ${CMAKE_BINARY_DIR}/railcclConfigVersion.cmake
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/railccl)
+# Relative to the .pc file itself, so that the installed tree can be moved.
+file(RELATIVE_PATH RAILCCL_PC_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
 configure_file(cmake/railccl.pc.in ${CMAKE_BINARY_DIR}/railccl.pc @ONLY)
 install(FILES ${CMAKE_BINARY_DIR}/railccl.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

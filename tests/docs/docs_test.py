@@ -14,7 +14,9 @@ problems = []
 pages = [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
 for page in pages:
     text = page.read_text()
-    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text):
+    # Code has brackets of its own.
+    prose = re.sub(r"```.*?```|^ {4}.*?$|`[^`]*`", "", text, flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
         if "://" not in target and not (page.parent / target).exists():
             problems.append(f"{page.relative_to(root)}: link to {target} leads nowhere")
     for path in re.findall(r"`((?:src|algorithms|transport|topology|kernels|tests|bench|trainer|tools|docs|include|cmake)/[\w./*-]+)`", text):

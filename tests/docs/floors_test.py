@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Floors: a room may include only rooms below it. The includes of all sources are compared with the
 house's plan, and one wrong include is compiled to show that the build itself refuses it."""
+import json
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -45,11 +47,11 @@ for name, folder in PUBLIC_ONLY.items():
             problems.append(f"{path}:{number}: {name} includes {other}, not only public headers")
 
 # The build's own enforcement: with the include roots that algorithms/ gets, transport/ is invisible.
-flags = []
-commands = (build / "compile_commands.json").read_text()
-line = next(m for m in re.findall(r'"command": "(.*?)"', commands) if "algorithms/registry.cc" in m)
-flags = [f for f in line.split() if f.startswith("-I") or f.startswith("-std")]
-flags += re.findall(r"-isystem \S+", line)
+commands = json.loads((build / "compile_commands.json").read_text())
+line = next(c["command"] for c in commands if c["file"].endswith("algorithms/registry.cc"))
+words = shlex.split(line)
+flags = [word for word in words if word.startswith(("-I", "-std"))]
+flags += [part for i, word in enumerate(words) if word == "-isystem" for part in words[i:i + 2]]
 with tempfile.TemporaryDirectory() as folder:
     for header, allowed in (("plan/plan.h", True), ("transport/link.h", False),
                             ("runtime/communicator.h", False)):

@@ -65,8 +65,9 @@ struct Registry {
   std::map<ShmKey, std::weak_ptr<ShmSegment>> segments;
 };
 Registry& registry() {
-  static Registry instance;
-  return instance;
+  // Leaked on purpose: threads may give segments back while the process exits.
+  static auto* instance = new Registry;
+  return *instance;
 }
 
 }  // namespace

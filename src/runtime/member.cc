@@ -37,8 +37,10 @@ struct Retired {
   std::vector<std::unique_ptr<Stream>> streams;
 };
 Retired& retired() {
-  static Retired instance;
-  return instance;
+  // Leaked on purpose: at exit a stream may still be giving back what it owned, and needs statics
+  // that would be gone before it.
+  static auto* instance = new Retired;
+  return *instance;
 }
 void retire(std::unique_ptr<Stream> stream) {
   std::lock_guard lock(retired().mutex);

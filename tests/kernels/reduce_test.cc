@@ -128,6 +128,22 @@ TEST(Reduce, ManySources) {
   }
 }
 
+// A factor before and a divisor after, over more sources than the integer tiles take at once: each
+// must be applied once.
+TEST(Reduce, ManySourcesScaledOnBothSides) {
+  Random random(10);
+  const Scale divisor{Scale::Kind::divide, 7, 7};
+  for (const Datatype type : datatypes()) {
+    for (const int n_srcs : {3, 65, 130}) {
+      Operands operands(n_srcs, 77, type, 1, random);
+      check(operands, 77, type, Reduction::sum, factor_for_tests(), divisor, Store::by_size, 0);
+      ASSERT_FALSE(HasFatalFailure());
+      check(operands, 77, type, Reduction::sum, divisor, factor_for_tests(), Store::by_size, -1);
+      ASSERT_FALSE(HasFatalFailure());
+    }
+  }
+}
+
 // Every combination of scalings, also those that no operator asks for, and divisors that are
 // powers of two (which become factors), primes, one, and larger than the datatype.
 TEST(Reduce, EveryScaling) {

@@ -107,5 +107,17 @@ void copy(void* dst, const void* src, size_t bytes, Store store) {
   std::memcpy(to + head + middle, from + head + middle, bytes - head - middle);
 }
 
+void copy_to(void* const* dsts, int n_dsts, const void* src, size_t bytes, Store store) {
+  if (store == Store::by_size)
+    store = bytes >= streaming_bytes() ? Store::streaming : Store::cached;
+  // The second destination finds the piece in the first-level cache.
+  constexpr size_t kPiece = 8192;
+  for (size_t at = 0; at < bytes; at += kPiece) {
+    const size_t piece = std::min(kPiece, bytes - at);
+    const auto* from = static_cast<const uint8_t*>(src) + at;
+    for (int d = 0; d < n_dsts; d++) copy(static_cast<uint8_t*>(dsts[d]) + at, from, piece, store);
+  }
+}
+
 }  // namespace railccl::kernels
 #endif

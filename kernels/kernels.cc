@@ -116,6 +116,36 @@ void reduce(void* dst, const void* const* srcs, int n_srcs, size_t count, Dataty
     run(job, type, combining(op));
 }
 
+void reduce_to(void* const* dsts, int n_dsts, const void* const* srcs, int n_srcs, size_t count,
+               Datatype type, Reduction op, const Scale& pre, const Scale& post, Store store) {
+  const size_t element = size_of(type);
+  const bool unscaled = pre.kind == Scale::Kind::none && post.kind == Scale::Kind::none;
+  if (n_dsts == 1) return reduce(dsts[0], srcs, n_srcs, count, type, op, pre, post, store);
+  if (n_srcs == 1 && unscaled) return copy_to(dsts, n_dsts, srcs[0], count * element, store);
+  if (store == Store::by_size)
+    store = count * element >= streaming_bytes() ? Store::streaming : Store::cached;
+
+  // Tile by tile, so that the result is still in the first-level cache when it is written out. A
+  // tile has been read from all sources before any destination is touched.
+  constexpr size_t kTileBytes = 4096;
+  constexpr int kPointers = 64;
+  alignas(64) std::array<uint8_t, kTileBytes> result;
+  std::array<const void*, kPointers> here;
+  if (n_srcs > kPointers) {
+    // Too many pointers to move along: the first destination takes the result, the others copy it.
+    reduce(dsts[0], srcs, n_srcs, count, type, op, pre, post, Store::cached);
+    return copy_to(dsts + 1, n_dsts - 1, dsts[0], count * element, store);
+  }
+  for (size_t at = 0; at < count; at += kTileBytes / element) {
+    const size_t tile = std::min(kTileBytes / element, count - at);
+    for (int s = 0; s < n_srcs; s++)
+      here[static_cast<size_t>(s)] = static_cast<const uint8_t*>(srcs[s]) + at * element;
+    reduce(result.data(), here.data(), n_srcs, tile, type, op, pre, post, Store::cached);
+    for (int d = 0; d < n_dsts; d++)
+      copy(static_cast<uint8_t*>(dsts[d]) + at * element, result.data(), tile * element, store);
+  }
+}
+
 void scale(void* dst, const void* src, size_t count, Datatype type, const Scale& scale) {
   reduce(dst, &src, 1, count, type, Reduction::sum, scale);
 }

@@ -65,11 +65,23 @@ void reduce(void* dst, const void* const* srcs, int n_srcs, size_t count, Dataty
             Reduction op, const Scale& pre = {}, const Scale& post = {},
             Store store = Store::by_size);
 
+/// Like reduce(), with the result written to each of dsts[0..n_dsts): every source is read once for
+/// all of them, and no result is read back. n_dsts >= 1. Any of dsts may be any of srcs; otherwise
+/// ranges must not overlap.
+void reduce_to(void* const* dsts, int n_dsts, const void* const* srcs, int n_srcs, size_t count,
+               Datatype type, Reduction op, const Scale& pre = {}, const Scale& post = {},
+               Store store = Store::by_size);
+
 /// dst[i] = scale(src[i]); dst == src allowed.
 void scale(void* dst, const void* src, size_t count, Datatype type, const Scale& scale);
 
 /// Copies; ranges must not overlap, but dst == src is allowed.
 void copy(void* dst, const void* src, size_t bytes, Store store = Store::by_size);
+
+/// Copies to each of dsts[0..n_dsts), reading the source from memory once. One of dsts may be src,
+/// otherwise ranges must not overlap.
+void copy_to(void* const* dsts, int n_dsts, const void* src, size_t bytes,
+             Store store = Store::by_size);
 
 /// dst[i] = src[i] converted, rounded once to nearest even. Towards integers values out of range
 /// clamp and NaN becomes 0; towards floats overflow is as above. dst == src is allowed when both

@@ -10,11 +10,12 @@ namespace {
 using plan::Slice;
 using plan::Step;
 
-/// The steps of one chunk with their slices resolved, reduce's sources beside them.
+/// The steps of one chunk with their slices resolved, their sources and targets beside them.
 struct Recording {
   struct Entry {
     Step step;
     std::vector<Slice> sources;
+    std::vector<Slice> targets;
   };
   std::vector<Entry> entries;
   uint64_t scratch_end = 0;
@@ -55,11 +56,14 @@ Recording record(const plan::Builder& b, uint64_t scratch_used, int channel, con
   for (const plan::Loop& loop : written.loops) {
     for (uint64_t i = 0; i < loop.iterations; i++) {
       for (uint32_t s = 0; s < loop.step_count; s++) {
-        Recording::Entry entry{written.steps[loop.first_step + s], {}};
+        Recording::Entry entry{written.steps[loop.first_step + s], {}, {}};
         entry.step.src = fixed(entry.step.src, i);
         entry.step.dst = fixed(entry.step.dst, i);
         for (uint32_t k = 0; k < entry.step.source_count; k++) {
           entry.sources.push_back(fixed(program.sources[entry.step.first_source + k], i));
+        }
+        for (uint32_t k = 0; k < entry.step.target_count; k++) {
+          entry.targets.push_back(fixed(program.targets[entry.step.first_target + k], i));
         }
         if (!does_nothing(entry.step)) recording.entries.push_back(std::move(entry));
       }
@@ -84,15 +88,19 @@ void write_step(plan::Builder& b, const Recording::Entry& first, const Recording
   const auto post = step.post ? plan::Post::yes : plan::Post::no;
   const Slice src = moving(step.src, second.step.src);
   const Slice dst = moving(step.dst, second.step.dst);
+  std::vector<Slice> dsts = {dst};
+  for (size_t i = 0; i < first.targets.size(); i++) {
+    dsts.push_back(moving(first.targets[i], second.targets[i]));
+  }
   switch (step.verb) {
     case plan::Verb::copy:
-      return b.copy(src, dst, pre, post);
+      return b.copy(src, dsts, pre, post);
     case plan::Verb::reduce: {
       std::vector<Slice> sources;
       for (size_t i = 0; i < first.sources.size(); i++) {
         sources.push_back(moving(first.sources[i], second.sources[i]));
       }
-      return b.reduce(src, sources, dst, pre, post);
+      return b.reduce(src, sources, dsts, pre, post);
     }
     case plan::Verb::send:
       return b.send(step.peer, src, pre);

@@ -50,16 +50,25 @@ void Builder::loop(uint64_t iterations, const std::function<void()>& body) {
 }
 
 void Builder::copy(const Slice& src, const Slice& dst, Pre pre, Post post) {
+  copy(src, std::span<const Slice>(&dst, 1), pre, post);
+}
+
+void Builder::copy(const Slice& src, std::span<const Slice> dsts, Pre pre, Post post) {
   Step& step = add(Verb::copy, pre, post);
   step.src = src;
-  step.dst = dst;
+  set_destinations(step, dsts);
 }
 
 void Builder::reduce(const Slice& src, std::span<const Slice> sources, const Slice& dst, Pre pre,
                      Post post) {
+  reduce(src, sources, std::span<const Slice>(&dst, 1), pre, post);
+}
+
+void Builder::reduce(const Slice& src, std::span<const Slice> sources, std::span<const Slice> dsts,
+                     Pre pre, Post post) {
   Step& step = add(Verb::reduce, pre, post);
   step.src = src;
-  step.dst = dst;
+  set_destinations(step, dsts);
   step.first_source = static_cast<uint32_t>(program_.sources.size());
   step.source_count = static_cast<uint32_t>(sources.size());
   program_.sources.insert(program_.sources.end(), sources.begin(), sources.end());
@@ -97,19 +106,35 @@ void Builder::wait_channel(int channel) {
 }
 
 Program Builder::take() && {
-  // Verbs went to channels in any order; the table of sources follows the channels, so that equal
+  // Verbs went to channels in any order; the side tables follow the channels, so that equal
   // programs have equal tables and the text form, which has no table, reads back equal.
-  std::vector<Slice> sources;
+  std::vector<Slice> sources, targets;
   sources.reserve(program_.sources.size());
+  targets.reserve(program_.targets.size());
   for (Channel& channel : program_.channels)
     for (Step& step : channel.steps) {
-      if (step.verb != Verb::reduce) continue;
-      const auto first = program_.sources.begin() + step.first_source;
-      step.first_source = static_cast<uint32_t>(sources.size());
-      sources.insert(sources.end(), first, first + step.source_count);
+      if (step.verb == Verb::reduce) {
+        const auto first = program_.sources.begin() + step.first_source;
+        step.first_source = static_cast<uint32_t>(sources.size());
+        sources.insert(sources.end(), first, first + step.source_count);
+      }
+      if (step.target_count == 0) continue;
+      const auto first = program_.targets.begin() + step.first_target;
+      step.first_target = static_cast<uint32_t>(targets.size());
+      targets.insert(targets.end(), first, first + step.target_count);
     }
   program_.sources = std::move(sources);
+  program_.targets = std::move(targets);
   return std::move(program_);
+}
+
+void Builder::set_destinations(Step& step, std::span<const Slice> dsts) {
+  assert(!dsts.empty());
+  step.dst = dsts.front();
+  if (dsts.size() == 1) return;
+  step.first_target = static_cast<uint32_t>(program_.targets.size());
+  step.target_count = static_cast<uint32_t>(dsts.size() - 1);
+  program_.targets.insert(program_.targets.end(), dsts.begin() + 1, dsts.end());
 }
 
 Step& Builder::add(Verb verb, Pre pre, Post post) {

@@ -75,10 +75,13 @@ class Builder {
   void loop(uint64_t iterations, const std::function<void()>& body);
 
   /// The verbs of plan.h. `pre` scales what is read from src (in reduce: from src, not from
-  /// `sources`), `post` what is written to dst.
+  /// `sources` but for peers' inputs), `post` what is written. Several destinations get the same.
   void copy(const Slice& src, const Slice& dst, Pre pre = Pre::no, Post post = Post::no);
+  void copy(const Slice& src, std::span<const Slice> dsts, Pre pre = Pre::no, Post post = Post::no);
   void reduce(const Slice& src, std::span<const Slice> sources, const Slice& dst, Pre pre = Pre::no,
               Post post = Post::no);
+  void reduce(const Slice& src, std::span<const Slice> sources, std::span<const Slice> dsts,
+              Pre pre = Pre::no, Post post = Post::no);
   void send(int to, const Slice& src, Pre pre = Pre::no);
   void recv(int from, const Slice& dst, Post post = Post::no);
   void recv_reduce(int from, const Slice& src, const Slice& dst, Pre pre = Pre::no,
@@ -96,6 +99,7 @@ class Builder {
   static constexpr uint64_t kOnce = 0;
 
   Step& add(Verb verb, Pre pre, Post post);
+  void set_destinations(Step& step, std::span<const Slice> dsts);
   Program program_;
   int channel_ = 0;
   uint64_t loops_made_ = 0;

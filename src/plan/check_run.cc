@@ -25,8 +25,9 @@ bool shares_memory(const std::vector<Program>& programs) {
     for (const Channel& channel : program.channels)
       for (const Step& step : channel.steps)
         if (reaches_out(program, step.src) || reaches_out(program, step.dst)) return true;
-    for (const Slice& source : program.sources)
-      if (reaches_out(program, source)) return true;
+    for (const std::vector<Slice>* table : {&program.sources, &program.targets})
+      for (const Slice& slice : *table)
+        if (reaches_out(program, slice)) return true;
   }
   return false;
 }
@@ -78,7 +79,7 @@ void CheckRun::start_threads() {
     if (!tracked_) continue;
     // All channels of a rank start after the rank has entered the call.
     VectorClock& clock = threads_[t].clock;
-    clock.assign(threads_.size(), 0);
+    clock.assign(threads_.size(), options_.all_entered ? kStartClock : 0);
     const size_t rank = static_cast<size_t>(threads_[t].rank);
     for (uint32_t sibling = first_thread_[rank]; sibling < first_thread_[rank + 1]; sibling++)
       clock[sibling] = kStartClock;
@@ -152,27 +153,53 @@ Status CheckRun::perform(uint32_t t, const Step& step) {
 Status CheckRun::perform_local(uint32_t t, const Step& step) {
   Thread& thread = threads_[t];
   const Program& program = programs_[static_cast<size_t>(thread.rank)];
-  Range src, dst;
+  Range src;
   RAILCCL_CHECK(resolve(thread, step.src, false, src));
-  RAILCCL_CHECK(resolve(thread, step.dst, true, dst));
-  RAILCCL_CHECK(apart(thread, dst, src));
+  RAILCCL_CHECK(resolve_destinations(thread, step));
+  for (const Range& to : destinations_) RAILCCL_CHECK(apart(thread, to, src));
   for (uint32_t s = 0; s < step.source_count; s++) {
     Range source;
     RAILCCL_CHECK(resolve(thread, program.sources[step.first_source + s], false, source));
-    RAILCCL_CHECK(apart(thread, dst, source));
+    for (const Range& to : destinations_) RAILCCL_CHECK(apart(thread, to, source));
   }
-  if (dst.count == 0 || blocked_by_send(thread, dst)) return ok();
+  const Range& dst = destinations_.front();
+  if (dst.count == 0) return ok();
+  for (const Range& to : destinations_)
+    if (blocked_by_send(thread, to)) return ok();
   RAILCCL_CHECK(read(t, src, step.pre, History::kNone, operand_));
   for (uint32_t s = 0; s < step.source_count; s++) {
     Range source;
     RAILCCL_CHECK(resolve(thread, program.sources[step.first_source + s], false, source));
-    RAILCCL_CHECK(read(t, source, false, History::kNone, others_));
+    const bool raw = source.buffer == Buffer::input && source.rank != thread.rank;
+    RAILCCL_CHECK(read(t, source, step.pre && raw, History::kNone, others_));
     RAILCCL_CHECK(combine(thread, dst, operand_, others_, result_));
     std::swap(operand_, result_);
   }
   report_.local_bytes[static_cast<size_t>(thread.rank)] +=
       (1 + uint64_t{step.source_count}) * dst.count * size_of(request_.datatype);
-  return write(t, dst, step.post, operand_);
+  for (size_t d = 0; d < destinations_.size(); d++)
+    RAILCCL_CHECK(write(t, destinations_[d], step.post && d == 0, operand_));
+  return ok();
+}
+
+Status CheckRun::resolve_destinations(const Thread& thread, const Step& step) {
+  const Program& program = programs_[static_cast<size_t>(thread.rank)];
+  destinations_.clear();
+  for (uint32_t d = 0; d <= step.target_count; d++) {
+    Range range;
+    RAILCCL_CHECK(resolve(thread, d == 0 ? step.dst : program.targets[step.first_target + d - 1],
+                          true, range));
+    for (const Range& other : destinations_) {
+      if (range.count != other.count)
+        return wrong(thread, "{} elements are written, but {} elsewhere", other.count, range.count);
+      if (range.count != 0 && range.rank == other.rank && range.start < other.start + other.count &&
+          other.start < range.start + range.count)
+        return wrong(thread, "two destinations overlap, from {} on",
+                     element_text(thread, range, std::max(range.start, other.start)));
+    }
+    destinations_.push_back(range);
+  }
+  return ok();
 }
 
 Status CheckRun::perform_send(uint32_t t, const Step& step) {

@@ -105,6 +105,8 @@ class CheckRun {
 
   Status resolve(const Thread& thread, const Slice& slice, bool writes, Range& range) const;
   Status apart(const Thread& thread, const Range& dst, const Range& src) const;
+  /// The ranges that a copy or reduce writes, into destinations_; they do not touch each other.
+  Status resolve_destinations(const Thread& thread, const Step& step);
   bool blocked_by_send(Thread& thread, const Range& dst);
   /// What the range holds, as `thread` reads it for a step with or without pre.
   Status read(uint32_t thread, const Range& range, bool pre, uint32_t receipt,
@@ -169,6 +171,7 @@ class CheckRun {
   uint64_t steps_run_ = 0;
   CheckReport report_;
   std::vector<Piece> operand_, others_, result_;  // of the step being performed
+  std::vector<Range> destinations_;               // of the step being performed
 };
 
 }  // namespace railccl::plan

@@ -125,8 +125,9 @@ Status CheckRun::read(uint32_t t, const Range& range, bool pre, uint32_t receipt
       return wrong(thread, "{} is read as input, but was overwritten in place with {}",
                    element_text(thread, range, address), content_text(piece));
     if (pre) {
-      if (piece.content != Content{sets_.single(thread.rank), false, false, true})
-        return wrong(thread, "pre is for this rank's raw contribution, but {} holds {}",
+      const int owner = range.buffer == Buffer::input ? range.rank : thread.rank;
+      if (piece.content != Content{sets_.single(owner), false, false, true})
+        return wrong(thread, "pre is for a raw contribution, but {} holds {}",
                      element_text(thread, range, address), content_text(piece));
       piece.content.pre = true;
     }

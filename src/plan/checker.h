@@ -32,6 +32,9 @@ struct CheckOptions {
   uint64_t order_seed = 0;
   /// May `reader` load and store `owner`'s buffer? Default: no peer memory at all.
   std::function<bool(int reader, int owner, Buffer buffer)> load_store;
+  /// Does the runtime make sure that all ranks have entered the call before any step happens? It
+  /// does where peers' inputs and outputs are reached, of which it has to learn first.
+  bool all_entered = false;
   /// Rank -> host and rank -> rail, for the crossing count. Empty: everything on one host.
   std::vector<int> host_of;
   std::vector<int> rail_of;

@@ -5,8 +5,9 @@
 // channel happen in order, channels run concurrently.
 //
 //   verb         meaning
-//   copy         dst = src
-//   reduce       dst = src op sources[0] op sources[1] ... (accumulated in fp32 for narrow floats)
+//   copy         dst = src; targets[0] = src ...
+//   reduce       dst = src op sources[0] op sources[1] ... (accumulated in fp32 for narrow floats);
+//                targets[0] = dst ...
 //   send         a message with the elements of src, to `peer`
 //   recv         dst = the next message from `peer`
 //   recv_reduce  dst = src op the next message from `peer`
@@ -19,12 +20,16 @@
 // source waits for it, and so does the end of the program. At most kSendWindow messages per
 // (peer, channel) are in flight; one more waits. Besides these only recv, recv_reduce and wait
 // block. Reading or writing a peer's memory never blocks: order it with signal and wait.
+// Targets are further places for the same result, mostly peers' outputs: the operands are read once
+// and the result is not read back from the first place, which no sequence of steps could say.
 //
 // `pre` marks the reading of raw input as one rank's contribution, where PreMulSum scales and avg
 // on floats divides; each contribution has it exactly once, on its own rank (factors may differ
 // between ranks) and before it is combined with others. `post` marks the write of a finished
 // result, where avg on integers divides. Algorithms set both; the executor ignores what the
-// operator does not need. For collectives that do not reduce both are absent.
+// operator does not need. For collectives that do not reduce both are absent. A peer's input that
+// is loaded directly is raw too: `pre` of a step holds for its src and for all of its sources that
+// are peers' inputs, each with its owner's factor.
 //
 // In place: input and output overlap as NCCL defines (all_reduce, reduce, broadcast: same address;
 // reduce_scatter: output = input + rank*count; all_gather: input = output + rank*count; gather and
@@ -107,6 +112,8 @@ struct Step {
   uint16_t channel = 0;       // signal/wait with peer == kHere: the other channel
   uint32_t first_source = 0;  // reduce: Program::sources[first_source, first_source + source_count)
   uint32_t source_count = 0;
+  uint32_t first_target = 0;  // copy, reduce: Program::targets[first_target, ... + target_count)
+  uint32_t target_count = 0;
   Slice dst;
   Slice src;
   friend bool operator==(const Step&, const Step&) = default;
@@ -133,6 +140,7 @@ struct Program {
   uint64_t scratch_elements = 0;
   std::vector<Channel> channels;
   std::vector<Slice> sources;  // side table of reduce
+  std::vector<Slice> targets;  // side table of copy and reduce
   friend bool operator==(const Program&, const Program&) = default;
 };
 
@@ -149,6 +157,7 @@ struct Cost {
   double inner_rounds = 0;  // sequential messages or signals inside hosts
   double outer_rounds = 0;  // sequential messages between hosts
   double inner_bytes = 0;   // bytes through the slowest rank's in-host port, one direction
+  double peer_bytes = 0;    // bytes that the slowest rank loads straight from peers' memory
   double outer_bytes = 0;   // bytes through the slowest NIC, one direction
   double spine_bytes = 0;   // of these, bytes that leave their rail
   double local_bytes = 0;   // bytes read by copies and reductions on the slowest rank

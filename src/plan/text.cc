@@ -8,7 +8,7 @@
 //     loop 1
 //       send input[2+2] to 2 pre
 //       recv_reduce input[0+2] from 0 -> output[0+2] pre
-//       copy scratch@3[0+2 stride 2 modulo 4 clamp 2 limit 8] -> output[4+2]
+//       copy scratch@3[0+2 stride 2 modulo 4 clamp 2 limit 8] -> output[4+2], output@2[4+2]
 //
 // docs/plan.md explains every line. The parser takes any bytes: it reads at most kTextMax of them,
 // needs memory in proportion, and names the line of what it refuses.
@@ -70,6 +70,8 @@ void print_step(Out out, const Program& program, const Step& step) {
       for (uint32_t s = 0; s < step.source_count; s++)
         slice(" + ", program.sources[step.first_source + s]);
       slice(" -> ", step.dst);
+      for (uint32_t t = 0; t < step.target_count; t++)
+        slice(", ", program.targets[step.first_target + t]);
       break;
     case Verb::send:
       slice(" ", step.src);
@@ -195,6 +197,7 @@ class Parser {
   bool loop(Line& line);
   Status step(Line& line, Verb verb);
   bool step_body(Line& line, Step& step);
+  bool destinations(Line& line, Step& step);
   bool slice(Line& line, Slice& slice);
   bool peer(Line& line, const char* direction, Step& step) {
     return line.word(direction) && line.number(step.peer) && step.peer >= 0;
@@ -344,13 +347,13 @@ Status Parser::step(Line& line, Verb verb) {
 bool Parser::step_body(Line& line, Step& step) {
   switch (step.verb) {
     case Verb::copy:
-      return slice(line, step.src) && line.mark("->") && slice(line, step.dst);
+      return slice(line, step.src) && destinations(line, step);
     case Verb::reduce:
       if (!slice(line, step.src)) return false;
       step.first_source = static_cast<uint32_t>(program_.sources.size());
       for (; line.mark("+"); step.source_count++)
         if (!slice(line, program_.sources.emplace_back())) return false;
-      return line.mark("->") && slice(line, step.dst);
+      return destinations(line, step);
     case Verb::send:
       return slice(line, step.src) && peer(line, "to", step);
     case Verb::recv:
@@ -364,6 +367,16 @@ bool Parser::step_body(Line& line, Step& step) {
       return peer(line, step.verb == Verb::signal ? "to" : "from", step);
   }
   return false;
+}
+
+bool Parser::destinations(Line& line, Step& step) {
+  if (!line.mark("->") || !slice(line, step.dst)) return false;
+  const size_t first = program_.targets.size();
+  while (line.mark(","))
+    if (!slice(line, program_.targets.emplace_back())) return false;
+  step.target_count = static_cast<uint32_t>(program_.targets.size() - first);
+  step.first_target = step.target_count == 0 ? 0 : static_cast<uint32_t>(first);
+  return true;
 }
 
 bool Parser::slice(Line& line, Slice& slice) {

@@ -54,6 +54,10 @@ std::string fault_of(const Program& program, const Step& step) {
   if (uint64_t{step.first_source} + step.source_count > program.sources.size())
     return "its sources lie outside of the table";
   if (step.source_count != 0 && step.verb != Verb::reduce) return "only reduce has sources";
+  if (uint64_t{step.first_target} + step.target_count > program.targets.size())
+    return "its targets lie outside of the table";
+  if (step.target_count != 0 && step.verb != Verb::reduce && step.verb != Verb::copy)
+    return "only copy and reduce have targets";
   return {};
 }
 

@@ -167,7 +167,32 @@ TEST(Checker, WantsPreOnTheContributorsRank) {
     b.copy(theirs, theirs, Pre::yes);
     b.reduce(in, {&theirs, 1}, out, Pre::yes, Post::yes);
   });
-  EXPECT_THAT(verdict(sample), HasSubstr("pre is for this rank's raw contribution"));
+  EXPECT_THAT(verdict(sample), HasSubstr("pre is for a raw contribution"));
+}
+
+TEST(Checker, SeveralDestinationsMustBeApartAndOfOneSize) {
+  const auto with = [](const std::vector<Slice>& dsts) {
+    return verdict(make_sample("copies", request_of(Collective::broadcast, 4), 1, [&](Builder& b) {
+      b.scratch(8);
+      b.copy(b.input().slice(), dsts);
+    }));
+  };
+  const Slice out = Region{Buffer::output, kHere, 0, 4}.slice();
+  const auto in_scratch = [](uint64_t from, uint64_t n) {
+    return Region{Buffer::scratch, kHere, from, n}.slice();
+  };
+  EXPECT_EQ(with({out, in_scratch(0, 4), in_scratch(4, 4)}), "ok");
+  EXPECT_THAT(with({out, in_scratch(0, 4), in_scratch(3, 4)}),
+              HasSubstr("two destinations overlap, from element 3 of scratch on"));
+  EXPECT_THAT(with({out, out}), HasSubstr("two destinations overlap"));
+  EXPECT_THAT(with({out, in_scratch(0, 3)}), HasSubstr("4 elements are written, but 3 elsewhere"));
+}
+
+TEST(Checker, PeersBuffersNeedThatAllHaveEntered) {
+  Sample sample = open_all_reduce(2, 4);
+  EXPECT_EQ(verdict(sample), "ok");
+  sample.options.all_entered = false;
+  EXPECT_THAT(verdict(sample), HasSubstr("before rank 1 is known to have entered the call"));
 }
 
 TEST(Checker, RefusesMisalignedSums) {

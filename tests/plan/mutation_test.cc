@@ -60,6 +60,8 @@ Accesses accesses_of(const Program& program, const Step& step, uint64_t i) {
   for (uint32_t s = 0; s < step.source_count; s++)
     add(accesses.reads, program.sources[step.first_source + s]);
   if (writes_dst(step.verb)) add(accesses.writes, step.dst);
+  for (uint32_t t = 0; t < step.target_count; t++)
+    add(accesses.writes, program.targets[step.first_target + t]);
   return accesses;
 }
 
@@ -119,6 +121,7 @@ class Mutator {
     swap(at);
     misdirect(at);
     off_by_one(at);
+    lists(at);
     marks(at);
   }
 
@@ -228,6 +231,24 @@ class Mutator {
     if (writes_dst(s.verb)) off_by_one(at, [&](Program& p) -> Slice& { return slot(p, at).dst; });
     for (uint32_t k = 0; k < s.source_count; k++)
       off_by_one(at, [&](Program& p) -> Slice& { return p.sources[s.first_source + k]; });
+    for (uint32_t k = 0; k < s.target_count; k++)
+      off_by_one(at, [&](Program& p) -> Slice& { return p.targets[s.first_target + k]; });
+  }
+
+  /// The last source, and the last target, left out.
+  void lists(const Spot& at) {
+    const Step& s = step(at);
+    if (idle(at)) return excuse("lists");
+    Sample mutant = sample_;
+    if (s.source_count > 0) {
+      slot(mutant.programs[at.rank], at).source_count--;
+      expect_refused("source", mutant, at);
+    }
+    mutant = sample_;
+    if (s.target_count > 0) {
+      slot(mutant.programs[at.rank], at).target_count--;
+      expect_refused("target", mutant, at);
+    }
   }
 
   static Step& slot(Program& program, const Spot& at) {
@@ -335,9 +356,9 @@ TEST(Mutation, EveryChangedMeaningIsRefused) {
                    std::to_string(n) + " refused, " + std::to_string(excused[kind]) + " excused");
     total += n;
   }
-  for (const char* kind :
-       {"drop", "duplicate", "swap", "misdirect", "offset+1", "offset-1", "count+1", "count-1",
-        "stride+1", "limit-1", "clamp+1", "modulo+1", "owner+1", "pre", "post", "iterations"})
+  for (const char* kind : {"drop", "duplicate", "swap", "misdirect", "offset+1", "offset-1",
+                           "count+1", "count-1", "stride+1", "limit-1", "clamp+1", "modulo+1",
+                           "owner+1", "source", "target", "pre", "post", "iterations"})
     EXPECT_GT(killed[kind], 0) << "no mutant of kind " << kind << " was tried";
   EXPECT_GT(total, 10'000);
 }

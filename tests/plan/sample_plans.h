@@ -134,6 +134,52 @@ inline Sample shared_all_reduce(int p, uint64_t count, bool in_place = false) {
   return sample;
 }
 
+/// Everyone reduces one block straight from all inputs into all outputs. The runtime sees to it
+/// that all have entered; signals keep everyone from leaving early.
+inline Sample open_all_reduce(int p, uint64_t count, bool in_place = false) {
+  Sample sample =
+      make_sample("open", request_of(Collective::all_reduce, count, in_place), p, [&](Builder& b) {
+        const auto block = [&](Region region, int owner) {
+          region.owner = owner;
+          return region.block(static_cast<uint64_t>(b.rank()), static_cast<uint64_t>(p)).slice();
+        };
+        std::vector<Slice> sources, dsts = {block(b.output(), kHere)};
+        for (int k = 1; k < p; k++) {
+          sources.push_back(block(b.input(), (b.rank() + k) % p));
+          dsts.push_back(block(b.output(), (b.rank() + k) % p));
+        }
+        b.reduce(block(b.input(), kHere), sources, dsts, Pre::yes, Post::yes);
+        for (int k = 1; k < p; k++) b.signal((b.rank() + k) % p);
+        for (int k = 1; k < p; k++) b.wait((b.rank() + k) % p);
+      });
+  sample.options.load_store = [](int, int, Buffer) { return true; };
+  sample.options.all_entered = true;
+  return sample;
+}
+
+/// The root copies to all outputs at once.
+inline Sample open_broadcast(int p, uint64_t count, int root, bool in_place = false) {
+  Sample sample = make_sample(
+      "open", request_of(Collective::broadcast, count, in_place, root), p, [&](Builder& b) {
+        const bool first = b.rank() == root;
+        std::vector<Slice> dsts;
+        for (int r = 0; r < p; r++) {
+          Region there = b.output();
+          there.owner = r;
+          if (!(in_place && r == root)) dsts.push_back(there.chunks(4));
+        }
+        if (first && !dsts.empty())
+          b.loop(chunk_count(count, 4), [&] { b.copy(b.input().chunks(4), dsts); });
+        for (int k = 1; k < p; k++) {
+          if (first) b.signal((root + k) % p);
+          if (!first && (root + k) % p == b.rank()) b.wait(root);
+        }
+      });
+  sample.options.load_store = [](int, int, Buffer) { return true; };
+  sample.options.all_entered = true;
+  return sample;
+}
+
 /// A chain from the root, chunk by chunk through a ring of scratch slots, receiving on channel 0
 /// and passing on from channel 1, so that the two overlap.
 inline Sample chain_broadcast(int p, uint64_t count, int root, uint64_t chunk,
@@ -258,6 +304,8 @@ inline std::vector<Sample> all_samples(int p, uint64_t count) {
     samples.push_back(ring_all_reduce(p, count, in_place, 2, 3));
     if ((p & (p - 1)) == 0) samples.push_back(doubling_all_reduce(p, count, in_place));
     samples.push_back(shared_all_reduce(p, count, in_place));
+    samples.push_back(open_all_reduce(p, count, in_place));
+    samples.push_back(open_broadcast(p, count, p / 2, in_place));
     samples.push_back(chain_broadcast(p, count, p / 2, 2, in_place));
     samples.push_back(ring_all_gather(p, count, in_place));
     samples.push_back(direct_reduce_scatter(p, count, in_place));

@@ -16,8 +16,7 @@ namespace {
 // An IDX file begins with 0, 0, element type (8 is unsigned bytes), number of dimensions.
 constexpr uint32_t kImagesMagic = 0x00000803;
 constexpr uint32_t kLabelsMagic = 0x00000801;
-// Larger than any dataset in this format, small enough to be allocated: a broken header must not
-// ask for all memory.
+// Larger than any dataset in this format, small enough to be allocated.
 constexpr uint64_t kBytesMax = uint64_t{1} << 31;
 
 struct Closer {
@@ -54,6 +53,19 @@ class IdxFile {
       bytes -= static_cast<size_t>(got);
     }
     return error_.empty();
+  }
+
+  /// Appends `bytes` to `data`, which grows with what the file really has: a broken header must
+  /// not ask for memory.
+  bool read(std::vector<uint8_t>* data, size_t bytes) {
+    constexpr size_t kPieceMax = size_t{8} << 20;
+    while (bytes > 0) {
+      const size_t at = data->size(), piece = std::min(bytes, kPieceMax);
+      data->resize(at + piece);
+      if (!read(data->data() + at, piece)) return false;
+      bytes -= piece;
+    }
+    return true;
   }
 
   /// Big-endian, as the format has it.
@@ -107,8 +119,7 @@ bool read_images(IdxFile& file, Samples* samples) {
   samples->count = count;
   samples->rows = rows;
   samples->columns = columns;
-  samples->pixels.resize(static_cast<size_t>(size * count));
-  return file.read(samples->pixels.data(), samples->pixels.size()) && file.expect_end();
+  return file.read(&samples->pixels, static_cast<size_t>(size * count)) && file.expect_end();
 }
 
 bool read_labels(IdxFile& file, Samples* samples) {

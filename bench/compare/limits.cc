@@ -92,29 +92,31 @@ int allowed_cores() { return static_cast<int>(cores().size()); }
 double line_round_trip_ns() {
   const std::vector<int> at = cores();
   if (at.size() < 2) return 0;
-  constexpr uint64_t kRounds = 20000;
+  // The median of short batches: a thread that loses its core meanwhile spoils one batch only.
+  constexpr uint64_t kBatches = 64;
+  constexpr uint64_t kBatchRounds = 300;
   struct alignas(128) Line {
     std::atomic<uint64_t> word{0};
   };
   Line line;
-  double took_us = 0;
+  std::vector<double> times;
   const auto play = [&](uint64_t side) {
     bind_to(at[side]);
-    // A round trip first, so that both threads run before the clock is read.
-    for (uint64_t i = 0; i <= kRounds; ++i) {
-      if (i == 1 && side == 0) took_us = now_us();
+    for (uint64_t i = 0; i <= kBatches * kBatchRounds; ++i) {
+      if (i % kBatchRounds == 0 && side == 0) times.push_back(now_us());
       // acquire and release: each side's store is the other's load.
       while (line.word.load(std::memory_order_acquire) != 2 * i + side) {
       }
       line.word.store(2 * i + side + 1, std::memory_order_release);
     }
-    if (side == 0) took_us = now_us() - took_us;
   };
   std::thread other(play, 1);
   std::thread first(play, 0);
   first.join();
   other.join();
-  return took_us * 1e3 / kRounds;
+  std::vector<double> batches;
+  for (size_t i = 1; i < times.size(); ++i) batches.push_back(times[i] - times[i - 1]);
+  return median(batches) * 1e3 / kBatchRounds;
 }
 
 double stream_copy_bytes_per_s() {

@@ -125,6 +125,13 @@ bool meet(Page& page) {
   return true;
 }
 
+double median(std::vector<double> values) {
+  if (values.empty()) return 0;
+  std::sort(values.begin(), values.end());
+  const size_t half = values.size() / 2;
+  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
+}
+
 double now_us() {
   timespec now = {};
   clock_gettime(CLOCK_MONOTONIC, &now);

@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 namespace railccl::compare {
 
@@ -105,5 +106,7 @@ void wake_all(std::atomic<uint32_t>* word);
 bool meet(Page& page);
 
 double now_us();
+/// 0 for no values.
+double median(std::vector<double> values);
 
 }  // namespace railccl::compare

@@ -60,6 +60,12 @@ double geometric_mean(const std::vector<double>& values) {
   return std::exp(sum / static_cast<double>(values.size()));
 }
 
+/// The number called `name`, or 0 where there is none.
+double number_in(const nlohmann::json& line, const char* name) {
+  const auto at = line.find(name);
+  return at != line.end() && at->is_number() ? at->get<double>() : 0;
+}
+
 }  // namespace
 
 uint64_t parse_size(const std::string& text) {
@@ -107,18 +113,18 @@ void print_cell(const CellResult& result, bool details) {
   printf("%9s %10s %10s %10s %7s %7s  %-34s %s%s\n", size_text(result.cell.bytes).c_str(),
          time_of(ours).c_str(), time_of(registered).c_str(), time_of(peer).c_str(),
          ratio(peer, ours).c_str(), ratio(peer, registered).c_str(),
-         peer == nullptr ? "-" : peer->contender->label.c_str(),
+         peer == nullptr ? "-" : peer->label.c_str(),
          limit_text(result, registered != nullptr ? registered : ours).c_str(),
          result.foreign_percent > kDisturbed ? "  (disturbed)" : "");
   for (const Result& one : result.results) {
-    const bool extra = one.contender->family == "railccl" && &one != ours && &one != registered;
+    const bool extra = one.family == "railccl" && &one != ours && &one != registered;
     const bool failed = !one.refused.empty() && one.refused.find("has no") == std::string::npos;
     if (!details && !extra && !failed && one.wrong == 0) continue;
     if (!one.refused.empty()) {
-      printf("%9s   %-34s %s\n", "", one.contender->label.c_str(), one.refused.c_str());
+      printf("%9s   %-34s %s\n", "", one.label.c_str(), one.refused.c_str());
     } else if (!one.us.empty()) {
       const auto [least, most] = std::minmax_element(one.us.begin(), one.us.end());
-      printf("%9s   %-34s %s us (%s to %s in %zu repeats)%s%s", "", one.contender->label.c_str(),
+      printf("%9s   %-34s %s us (%s to %s in %zu repeats)%s%s", "", one.label.c_str(),
              number(one.median_us).c_str(), number(*least).c_str(), number(*most).c_str(),
              one.us.size(), peer == nullptr || !extra ? "" : ", ratio ",
              peer == nullptr || !extra ? "" : ratio(peer, &one).c_str());
@@ -151,8 +157,9 @@ void print_means(const std::vector<CellResult>& table) {
   fflush(stdout);
 }
 
-std::string json_of(const CellResult& result) {
+std::string json_of(const CellResult& result, const std::string& machine) {
   nlohmann::json line;
+  line["machine"] = machine;
   line["collective"] = name_of(result.cell.operation);
   line["bytes"] = result.cell.bytes;
   line["ranks"] = result.ranks;
@@ -164,16 +171,16 @@ std::string json_of(const CellResult& result) {
   }
   const Result* peer = result.best("");
   if (peer != nullptr) {
-    line["best_peer"] = peer->contender->label;
+    line["best_peer"] = peer->label;
     if (const Result* ours = result.find(kOurs)) line["ratio"] = peer->median_us / ours->median_us;
     if (const Result* ours = result.find(kOursRegistered)) {
       line["ratio_registered"] = peer->median_us / ours->median_us;
     }
   }
   for (const Result& one : result.results) {
-    nlohmann::json entry = {{"label", one.contender->label},
-                            {"family", one.contender->family},
-                            {"type", name_of(one.contender->type)},
+    nlohmann::json entry = {{"label", one.label},
+                            {"family", one.family},
+                            {"type", name_of(one.type)},
                             {"wrong", one.wrong}};
     if (!one.refused.empty()) entry["refused"] = one.refused;
     if (!one.us.empty()) {
@@ -185,6 +192,46 @@ std::string json_of(const CellResult& result) {
     line["contenders"].push_back(entry);
   }
   return line.dump();
+}
+
+bool cell_from_json(const std::string& text, CellResult* cell, std::string* machine) {
+  try {
+    const nlohmann::json line = nlohmann::json::parse(text);
+    const std::string name = line.at("collective").get<std::string>();
+    int operation = 0;
+    while (operation < kOperationCount && name != name_of(static_cast<Operation>(operation))) {
+      ++operation;
+    }
+    if (operation == kOperationCount) return false;
+    CellResult read;
+    read.cell = {static_cast<Operation>(operation), line.at("bytes").get<uint64_t>()};
+    read.ranks = line.at("ranks").get<int>();
+    read.foreign_percent = number_in(line, "foreign_percent");
+    read.round_trip_ns = number_in(line, "line_round_trip_ns");
+    read.stream_bytes_per_s = number_in(line, "stream_copy_gbs") * 1e9;
+    for (const nlohmann::json& entry : line.at("contenders")) {
+      Result result;
+      result.label = entry.at("label").get<std::string>();
+      result.family = entry.at("family").get<std::string>();
+      result.wrong = entry.at("wrong").get<uint64_t>();
+      result.median_us = number_in(entry, "time_us");
+      if (entry.contains("repeats_us")) {
+        result.us = entry.at("repeats_us").get<std::vector<double>>();
+      }
+      if (entry.contains("refused")) result.refused = entry.at("refused").get<std::string>();
+      for (int type = 0; type < kTypeCount; ++type) {
+        if (entry.at("type") == name_of(static_cast<Type>(type))) {
+          result.type = static_cast<Type>(type);
+        }
+      }
+      read.results.push_back(std::move(result));
+    }
+    *machine = line.value("machine", "");
+    *cell = std::move(read);
+    return true;
+  } catch (const nlohmann::json::exception&) {
+    return false;
+  }
 }
 
 uint64_t wrong_in(const std::vector<CellResult>& table) {

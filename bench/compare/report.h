@@ -16,7 +16,9 @@ void print_header(const Cell& cell, int ranks);
 void print_cell(const CellResult& result, bool details);
 /// Geometric means over the cells of one table, and how many cells are lost.
 void print_means(const std::vector<CellResult>& table);
-std::string json_of(const CellResult& result);
+std::string json_of(const CellResult& result, const std::string& machine);
+/// The inverse. False, with nothing set, when the line is not of that form.
+bool cell_from_json(const std::string& text, CellResult* cell, std::string* machine);
 
 /// Elements that were wrong over all results; failures of contenders are told by print_cell.
 uint64_t wrong_in(const std::vector<CellResult>& table);

@@ -48,6 +48,7 @@ double figure_of(const std::vector<double>& samples, bool crowded) {
 
 /// One contender's way through the cell.
 struct Entrant {
+  const Contender* contender = nullptr;
   Result result;
   Turn turn;
   bool dropped = false;
@@ -87,7 +88,10 @@ class Game {
   /// Short turns that find out how long a call takes, and so how many to time.
   void enter(const Contender& contender) {
     Entrant entrant;
-    entrant.result.contender = &contender;
+    entrant.contender = &contender;
+    entrant.result.label = contender.label;
+    entrant.result.family = contender.family;
+    entrant.result.type = contender.type;
     Turn& turn = entrant.turn;
     turn.operation = cell_.operation;
     turn.type = contender.type;
@@ -116,7 +120,7 @@ class Game {
   }
 
   Played go(Entrant& entrant) {
-    Played played = entrant.result.contender->group->play(entrant.turn, rules_.timeout_s);
+    Played played = entrant.contender->group->play(entrant.turn, rules_.timeout_s);
     processor_us_ += played.processor_us;
     entrant.result.wrong += played.wrong;
     if (!played.refused.empty()) entrant.result.refused = played.refused;
@@ -139,12 +143,12 @@ class Game {
   void drop_the_slow() {
     double best = 0;
     for (Entrant& entrant : entrants_) {
-      if (entrant.result.us.empty() || entrant.result.contender->family == "railccl") continue;
+      if (entrant.result.us.empty() || entrant.result.family == "railccl") continue;
       const double us = median(entrant.result.us);
       if (best == 0 || us < best) best = us;
     }
     for (Entrant& entrant : entrants_) {
-      if (entrant.result.us.empty() || entrant.result.contender->family == "railccl") continue;
+      if (entrant.result.us.empty() || entrant.result.family == "railccl") continue;
       entrant.dropped = median(entrant.result.us) > best * rules_.dropped_beyond;
     }
   }
@@ -160,16 +164,9 @@ class Game {
 
 }  // namespace
 
-double median(std::vector<double> values) {
-  if (values.empty()) return 0;
-  std::sort(values.begin(), values.end());
-  const size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 const Result* CellResult::find(const std::string& label) const {
   for (const Result& result : results) {
-    if (result.contender->label == label && result.median_us > 0) return &result;
+    if (result.label == label && result.median_us > 0) return &result;
   }
   return nullptr;
 }
@@ -177,7 +174,7 @@ const Result* CellResult::find(const std::string& label) const {
 const Result* CellResult::best(const std::string& family) const {
   const Result* best = nullptr;
   for (const Result& result : results) {
-    const std::string& its = result.contender->family;
+    const std::string& its = result.family;
     if (family.empty() ? its == "railccl" : its != family) continue;
     if (result.median_us <= 0 || result.wrong > 0 || !result.refused.empty()) continue;
     if (best == nullptr || result.median_us < best->median_us) best = &result;

@@ -32,7 +32,9 @@ struct Rules {
 
 /// What one contender did in one cell.
 struct Result {
-  const Contender* contender = nullptr;
+  std::string label;  // the contender's, as its family and type
+  std::string family;
+  Type type = Type::float32;
   std::vector<double> us;  // one figure per repeat
   double median_us = 0;
   uint64_t wrong = 0;
@@ -51,8 +53,6 @@ struct CellResult {
   /// The fastest of a family, or of all peers for "". Null when none took part.
   const Result* best(const std::string& family) const;
 };
-
-double median(std::vector<double> values);
 
 CellResult play_cell(const Cell& cell, int ranks, const std::vector<Contender>& contenders,
                      const Rules& rules);

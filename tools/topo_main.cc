@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/settings.h"
+#include "runtime/host_speeds.h"
 #include "topo_show.h"
 #include "topology/draw.h"
 #include "topology/facts.h"
@@ -27,7 +28,7 @@ using railccl::topology::Topology;
 struct Options {
   std::string synthetic, load, save, svg;
   std::vector<std::string> merge;
-  bool facts = false, why = false, json = false, all = false;
+  bool facts = false, why = false, json = false, all = false, measure = false;
 };
 
 std::string synthetic_help() {
@@ -53,10 +54,21 @@ Result<Facts> read_facts(const std::string& path) {
   return facts;
 }
 
+/// This machine's facts; with --measure also its speeds, as a communicator would take them.
+Result<Facts> detect(const Options& options, const Settings& settings) {
+  RAILCCL_TRY(Facts facts, railccl::topology::detect(settings));
+  if (!options.measure) return facts;
+  RAILCCL_TRY(const railccl::runtime::HostSpeeds found,
+              railccl::runtime::host_speeds(settings, facts.host.last_level_cache_bytes));
+  facts.host.set_speeds(found.speeds);
+  if (!options.facts) std::fprintf(stderr, "railccl-topo: speeds: %s\n", found.source.c_str());
+  return facts;
+}
+
 Result<Topology> find_topology(const Options& options, const Settings& settings) {
   if (!options.synthetic.empty()) return railccl::topology::synthetic(options.synthetic);
   if (!options.load.empty()) return railccl::topology::load_topology(options.load);
-  if (options.merge.empty() && !settings.topo_file.empty())
+  if (options.merge.empty() && !options.measure && !settings.topo_file.empty())
     return railccl::topology::load_topology(settings.topo_file);
   std::vector<Facts> facts;
   for (const std::string& path : options.merge) {
@@ -64,7 +76,7 @@ Result<Topology> find_topology(const Options& options, const Settings& settings)
     facts.push_back(std::move(one));
   }
   if (facts.empty()) {
-    RAILCCL_TRY(Facts mine, railccl::topology::detect(settings));
+    RAILCCL_TRY(Facts mine, detect(options, settings));
     facts.push_back(std::move(mine));
   }
   return railccl::topology::merge(facts);
@@ -81,7 +93,7 @@ Status write_file(const std::string& path, const std::string& text) {
 Status show(const Options& options) {
   RAILCCL_TRY(const Settings settings, Settings::load());
   if (options.facts) {
-    RAILCCL_TRY(const Facts facts, railccl::topology::detect(settings));
+    RAILCCL_TRY(const Facts facts, detect(options, settings));
     std::fputs(railccl::topology::encode(facts).c_str(), stdout);
     return railccl::ok();
   }
@@ -108,11 +120,19 @@ int main(int argc, char** argv) {
   app.footer(synthetic_help());
   Options options;
   auto* source = app.add_option_group("source", "what to show; default: this machine");
-  source->add_option("--synthetic", options.synthetic, "a cluster from a description");
-  source->add_option("--load", options.load, "a topology file");
-  source->add_option("--merge", options.merge, "files of facts, one rank each, in rank order");
+  auto* synthetic =
+      source->add_option("--synthetic", options.synthetic, "a cluster from a description");
+  auto* load = source->add_option("--load", options.load, "a topology file");
+  auto* merge =
+      source->add_option("--merge", options.merge, "files of facts, one rank each, in rank order");
   source->add_flag("--facts", options.facts, "print this machine's facts, for --merge");
   source->require_option(0, 1);
+  app.add_flag("--measure", options.measure,
+               "with this machine's speeds, measured now (under a second) or kept from before; "
+               "RAILCCL_MEASURE=force measures anew")
+      ->excludes(synthetic)
+      ->excludes(load)
+      ->excludes(merge);
   app.add_option("--save", options.save, "write a topology file");
   app.add_option("--svg", options.svg, "draw a picture");
   auto* json = app.add_flag("--json", options.json, "print JSON instead of a tree");

@@ -63,6 +63,26 @@ std::string ranks_text(const std::vector<int>& ranks) {
   return (ranks.size() == 1 ? "rank " : "ranks ") + list_text(ranks);
 }
 
+std::string time_text(double seconds) {
+  if (seconds < 1e-6) return fmt::format("{:.3g} ns", seconds * 1e9);
+  return fmt::format("{:.3g} us", seconds * 1e6);
+}
+
+/// What was measured on the host, a line each.
+Node speeds_node(const topology::Speeds& speeds) {
+  Node node{"measured speeds", {}};
+  for (const topology::SpeedRow& row : topology::kSpeedRows) {
+    const double value = speeds.*row.member;
+    node.children.push_back(
+        {fmt::format(
+             "{:<14} {:>11}  {}", row.key,
+             row.unit == topology::SpeedUnit::seconds ? time_text(value) : speed_text(value),
+             row.meaning),
+         {}});
+  }
+  return node;
+}
+
 /// The ranks of host h that `wanted` picks.
 template <typename Wanted>
 std::vector<int> ranks_where(const Topology& topology, size_t h, Wanted wanted) {
@@ -117,6 +137,7 @@ Node host_node(const Topology& topology, size_t h) {
       "host {}: {}, {}, {} last-level cache, {} inside", host.name,
       plural(static_cast<size_t>(host.cores), "core"), plural(host.numas.size(), "NUMA node"),
       bytes_text(host.last_level_cache_bytes), speed_text(host.inner_bytes_per_s));
+  if (host.speeds.known()) node.children.push_back(speeds_node(host.speeds));
   for (size_t i = 0; i < host.numas.size(); i++)
     node.children.push_back(
         {fmt::format("numa {}: {}{}", i, bytes_text(host.numas[i].memory_bytes),
@@ -170,13 +191,19 @@ nlohmann::json json_of_host(const Host& host) {
                     {"addresses", nic.addresses},
                     {"neighbourhood", nic.neighbourhood},
                     {"rail", nic.rail}});
+  nlohmann::json speeds = nlohmann::json::object();
+  if (host.speeds.known())
+    for (const topology::SpeedRow& row : topology::kSpeedRows)
+      speeds[row.name] = host.speeds.*row.member;
   return {{"name", host.name},
           {"id", fmt::format("{:#x}", host.id)},
           {"cores", host.cores},
           {"last_level_cache_bytes", host.last_level_cache_bytes},
+          {"cores_per_cache", host.cores_per_cache},
           {"copy_bytes_per_s", host.copy_bytes_per_s},
           {"inner_bytes_per_s", host.inner_bytes_per_s},
           {"inner_alpha_s", host.inner_alpha_s},
+          {"speeds", speeds},
           {"numas", numas},
           {"gpus", gpus},
           {"nics", nics}};

@@ -35,6 +35,26 @@ void write_nic(const Nic& nic, std::string& text) {
   text += line.line() + '\n';
 }
 
+Result<Speeds> read_speeds(RecordReader& record) {
+  Speeds speeds;
+  for (const SpeedRow& row : kSpeedRows) {
+    record.require(row.key);
+    record.real(row.key, speeds.*row.member, 0);
+  }
+  RAILCCL_CHECK(record.finish());
+  for (const SpeedRow& row : kSpeedRows)
+    if (!plausible(row, speeds.*row.member))
+      return record.error(fmt::format("{}: no machine has {}", row.key, speeds.*row.member));
+  return speeds;
+}
+
+Status add_speeds(RecordReader& record, Host& host) {
+  if (host.speeds.known())
+    return record.error(fmt::format("host \"{}\" has its speeds already", host.name));
+  RAILCCL_TRY(host.speeds, read_speeds(record));
+  return ok();
+}
+
 Status read_numa(RecordReader& record, Host& host) {
   Numa numa;
   record.unsigned_integer("memory", numa.memory_bytes);
@@ -76,16 +96,30 @@ Status read_nic(RecordReader& record, int rails, Host& host) {
 
 }  // namespace
 
+std::string speeds_to_text(const Speeds& speeds) {
+  RecordWriter line("speeds");
+  for (const SpeedRow& row : kSpeedRows) line.real(row.key, speeds.*row.member);
+  return line.line();
+}
+
+Result<Speeds> speeds_from_text(std::string_view text) {
+  RAILCCL_TRY(RecordReader record, RecordReader::parse(text, 1));
+  if (record.word() != "speeds") return record.error("expected speeds");
+  return read_speeds(record);
+}
+
 void write_host(const Host& host, std::string& text) {
   RecordWriter line("host");
   line.text("name", host.name)
       .id("id", host.id)
       .integer("cores", host.cores)
-      .unsigned_integer("cache", host.last_level_cache_bytes)
-      .real("copy", host.copy_bytes_per_s)
+      .unsigned_integer("cache", host.last_level_cache_bytes);
+  if (host.cores_per_cache > 0) line.integer("cache-cores", host.cores_per_cache);
+  line.real("copy", host.copy_bytes_per_s)
       .real("inner", host.inner_bytes_per_s)
       .real("inner-alpha", host.inner_alpha_s);
   text += line.line() + '\n';
+  if (host.speeds.known()) text += "  " + speeds_to_text(host.speeds) + '\n';
   for (const Numa& numa : host.numas) write_numa(numa, text);
   for (const Gpu& gpu : host.gpus) write_gpu(gpu, text);
   for (const Nic& nic : host.nics) write_nic(nic, text);
@@ -98,6 +132,7 @@ Result<Host> read_host(RecordReader& record) {
   record.id("id", host.id);
   record.integer("cores", host.cores, 1, 1 << 20);
   record.unsigned_integer("cache", host.last_level_cache_bytes);
+  record.integer("cache-cores", host.cores_per_cache, 0, 1 << 20);
   // The cost model divides by these speeds: a zero would make every plan cost infinity.
   record.real("copy", host.copy_bytes_per_s, 1);
   record.real("inner", host.inner_bytes_per_s, 1);
@@ -107,7 +142,7 @@ Result<Host> read_host(RecordReader& record) {
 }
 
 bool is_host_part(std::string_view word) {
-  return word == "numa" || word == "gpu" || word == "nic";
+  return word == "speeds" || word == "numa" || word == "gpu" || word == "nic";
 }
 
 Status read_host_part(RecordReader& record, int rails, Host& host) {
@@ -115,6 +150,7 @@ Status read_host_part(RecordReader& record, int rails, Host& host) {
   if (full(host.numas) || full(host.gpus) || full(host.nics))
     return record.error(fmt::format("host \"{}\" has {} {}s: too many", host.name, kPartsPerHostMax,
                                     record.word()));
+  if (record.word() == "speeds") return add_speeds(record, host);
   if (record.word() == "numa") return read_numa(record, host);
   if (record.word() == "gpu") return read_gpu(record, host);
   return read_nic(record, rails, host);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
 #include "topology/records.h"
@@ -21,7 +22,11 @@ void write_host(const Host& host, std::string& text);
 /// Reads a "host" record; its parts follow in records of their own.
 Result<Host> read_host(RecordReader& record);
 
-/// Is this the word of a part of a host (numa, gpu, nic)?
+/// Speeds as one record, and back; for exchanges that are about nothing else. Hostile-safe.
+std::string speeds_to_text(const Speeds& speeds);
+Result<Speeds> speeds_from_text(std::string_view text);
+
+/// Is this the word of a part of a host (speeds, numa, gpu, nic)?
 bool is_host_part(std::string_view word);
 
 /// Reads a part and adds it to `host`. NUMA nodes must come before what refers to them; rails must

@@ -43,12 +43,15 @@ std::string list_of(hwloc_const_bitmap_t bitmap) {
   return raw;
 }
 
-uint64_t last_level_cache(hwloc_topology_t topology) {
+void add_last_level_cache(hwloc_topology_t topology, Host& host) {
   for (const hwloc_obj_type_t level : {HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L1CACHE}) {
     const hwloc_obj_t cache = hwloc_get_next_obj_by_type(topology, level, nullptr);
-    if (cache != nullptr && cache->attr->cache.size > 0) return cache->attr->cache.size;
+    if (cache == nullptr || cache->attr->cache.size == 0) continue;
+    host.last_level_cache_bytes = cache->attr->cache.size;
+    host.cores_per_cache = std::max(
+        0, hwloc_get_nbobjs_inside_cpuset_by_type(topology, cache->cpuset, HWLOC_OBJ_CORE));
+    return;
   }
-  return 0;
 }
 
 void add_numas(hwloc_topology_t topology, Facts& facts, NumaIndex& numas) {
@@ -77,7 +80,7 @@ int binding(hwloc_topology_t topology, hwloc_const_bitmap_t bound) {
 Status probe_hwloc(Facts& facts, NumaIndex& numas) {
   RAILCCL_TRY(const HwlocTopology topology, load());
   facts.host.cores = std::max(1, hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE));
-  facts.host.last_level_cache_bytes = last_level_cache(topology.get());
+  add_last_level_cache(topology.get(), facts.host);
   add_numas(topology.get(), facts, numas);
   const Bitmap bound(hwloc_bitmap_alloc());
   if (bound != nullptr &&

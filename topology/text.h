@@ -4,6 +4,7 @@
 //     network alpha=1.5e-05 oversubscription=1
 //     rail speed=5e+10 reason="leaf 0 joins nic0 of 4 hosts"
 //     host name=node-0 id=0x1 cores=64 cache=33554432 copy=1e+10 inner=1e+10 inner-alpha=5e-07
+//       speeds signal=6e-08 yield=7e-07 ...      (when measured)
 //       numa memory=68719476736 cpus=0-31
 //       gpu name=H100 numa=0
 //       nic name=nic0 numa=0 speed=5e+10 up=yes neighbourhood="leaf 0" rail=0

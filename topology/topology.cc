@@ -22,6 +22,17 @@ double nic_speed(const Host& host, int nic) {
 
 }  // namespace
 
+void Host::set_speeds(const Speeds& measured) {
+  speeds = measured;
+  if (!measured.known()) return;
+  inner_alpha_s = measured.signal_s;
+  // A message is copied by its sender and copied or combined by its receiver, one after the other.
+  inner_bytes_per_s = 1 / (1 / measured.copy_bytes_per_s + 1 / measured.peer_small_bytes_per_s);
+  // Half of the traffic of a copy is what it copies.
+  copy_bytes_per_s =
+      std::max(measured.core_traffic_bytes_per_s, measured.core_streaming_bytes_per_s) / 2;
+}
+
 Topology::Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector<Rank> ranks,
                    double network_alpha_s, double oversubscription)
     : hosts_(std::move(hosts)),
@@ -78,6 +89,14 @@ Path Topology::path(int from, int to) const {
   path.crosses_spine = !rails_.empty() && (a.rail != b.rail || a.rail < 0);
   if (path.crosses_spine) path.bytes_per_s /= oversubscription_;
   return path;
+}
+
+Topology Topology::with_speeds(const std::vector<Speeds>& of_hosts) const {
+  assert(of_hosts.size() == hosts_.size());
+  Topology measured = *this;
+  for (size_t h = 0; h < hosts_.size(); h++)
+    if (of_hosts[h].known()) measured.hosts_[h].set_speeds(of_hosts[h]);
+  return measured;
 }
 
 Topology Topology::subset(const std::vector<int>& members) const {

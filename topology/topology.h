@@ -10,6 +10,8 @@
 #include <string>
 #include <vector>
 
+#include "topology/speeds.h"
+
 namespace railccl::topology {
 
 /// What moving bytes between two ranks costs: seconds = alpha_s + bytes / bytes_per_s (Hockney).
@@ -53,13 +55,18 @@ struct Host {
   std::string name;
   uint64_t id = 0;  // equal for ranks that can share memory, different otherwise
   int cores = 1;
-  uint64_t last_level_cache_bytes = 0;
-  double copy_bytes_per_s = 10e9;   // one rank's copy through memory
-  double inner_bytes_per_s = 10e9;  // between two ranks of this host
+  uint64_t last_level_cache_bytes = 0;  // of one such cache
+  int cores_per_cache = 0;              // that share it; 0 = unknown
+  double copy_bytes_per_s = 10e9;       // one rank's copy through memory
+  double inner_bytes_per_s = 10e9;      // between two ranks of this host
   double inner_alpha_s = 0.5e-6;
+  Speeds speeds;  // measured on the host; zeros when nobody did
   std::vector<Numa> numas;
   std::vector<Gpu> gpus;
   std::vector<Nic> nics;
+
+  /// Keeps `measured`, and sets the three coarse figures above from it.
+  void set_speeds(const Speeds& measured);
   friend bool operator==(const Host&, const Host&) = default;
 };
 
@@ -104,6 +111,9 @@ class Topology {
   double network_alpha_s() const { return network_alpha_s_; }
   /// Leaf-to-spine oversubscription: cross-rail bandwidth is the rail's divided by this.
   double oversubscription() const { return oversubscription_; }
+
+  /// The same with measured speeds, one per host; hosts keep what they have where none are known.
+  Topology with_speeds(const std::vector<Speeds>& of_hosts) const;
 
   /// The topology of a subset (communicator split): `members[i]` is the old rank of new rank i.
   Topology subset(const std::vector<int>& members) const;

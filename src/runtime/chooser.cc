@@ -93,7 +93,7 @@ Result<Chosen> Chooser::choose(const Request& call, const Topology& topology) co
     if (!silent && !filter_.allows(request.collective, algorithm->name)) continue;
     for (const Tuning& tuning : candidates) {
       const double seconds =
-          seconds_of(algorithm->cost(request, topology, tuning), topology, tuning);
+          seconds_of(algorithm->cost(request, topology, tuning), request, topology, tuning);
       if (best.algorithm == nullptr || seconds < best.predicted_s)
         best = {algorithm, tuning, seconds};
     }

@@ -2,17 +2,21 @@
 #include "runtime/cost.h"
 
 #include <algorithm>
+#include <cmath>
 #include <set>
 
 namespace railccl::runtime {
 
 using topology::Host;
+using topology::Speeds;
 using topology::Topology;
 
 namespace {
 
 // An unknown NIC counts as 10 Gbit/s, as in Topology::path.
 constexpr double kUnknownNicBytesPerS = 1.25e9;
+// What a rank's interpreter does for a message on either side, on a processor of today.
+constexpr double kStepSeconds = 0.1e-6;
 // Each further channel costs its own bookkeeping in every visit.
 constexpr double kChannelSeconds = 0.3e-6;
 
@@ -61,24 +65,86 @@ double memory_bytes(const plan::Request& request, const Topology& topology, int 
   return elements * static_cast<double>(size_of(request.datatype));
 }
 
+/// How much of a working set of `bytes` comes from memory, not from the host's caches: nothing up
+/// to half of the caches, everything from one and a half times them on.
+double missing_share(const Host& host, double bytes) {
+  const int caches = host.cores_per_cache > 0 ? std::max(1, host.cores / host.cores_per_cache) : 1;
+  const double size = static_cast<double>(host.last_level_cache_bytes) * caches;
+  if (size <= 0) return 1;
+  return std::clamp(bytes / size - 0.5, 0.0, 1.0);
+}
+
+/// The rate at which a peer's data comes in pieces of `bytes`: between the two that were measured
+/// by the logarithm of the size.
+double peer_rate(const Speeds& speeds, double bytes) {
+  constexpr double kSmall = 64 << 10, kLarge = 1 << 20;
+  const double share =
+      std::clamp(std::log(std::max(bytes, 1.0) / kSmall) / std::log(kLarge / kSmall), 0.0, 1.0);
+  return speeds.peer_small_bytes_per_s +
+         share * (speeds.peer_large_bytes_per_s - speeds.peer_small_bytes_per_s);
+}
+
+/// What one host charges.
+struct Prices {
+  double round_s = 0, message_byte_s = 0, peer_byte_s = 0, local_byte_s = 0, memory_s = 0;
+
+  void raise(const Prices& other) {
+    round_s = std::max(round_s, other.round_s);
+    message_byte_s = std::max(message_byte_s, other.message_byte_s);
+    peer_byte_s = std::max(peer_byte_s, other.peer_byte_s);
+    local_byte_s = std::max(local_byte_s, other.local_byte_s);
+    memory_s = std::max(memory_s, other.memory_s);
+  }
+};
+
+/// `piece`: bytes that a rank takes from a peer at a time.
+Prices prices_of(const plan::Request& request, const Topology& topology, int h, double piece) {
+  const Host& host = topology.hosts()[static_cast<size_t>(h)];
+  const double ranks = static_cast<double>(topology.ranks_of_host(h).size());
+  const double cores = std::max(1, host.cores);
+  const double turns = std::max(1.0, ranks / cores);
+  const Speeds& speeds = host.speeds;
+  if (!speeds.known()) {
+    const double inner = turns / host.inner_bytes_per_s, copy = turns / host.copy_bytes_per_s;
+    return {turns * host.inner_alpha_s, inner, inner, copy, 0};
+  }
+  Prices prices;
+  prices.round_s =
+      speeds.signal_s + turns * kStepSeconds + (turns > 1 ? turns * speeds.yield_s : 0);
+  const double copy = turns / speeds.copy_bytes_per_s;
+  prices.peer_byte_s = turns / peer_rate(speeds, piece);
+  prices.message_byte_s = copy + prices.peer_byte_s;
+  prices.local_byte_s = copy;
+  const double touched = memory_bytes(request, topology, h);
+  const double busy = std::min(ranks, cores);
+  // A copy reads and writes: what is touched in the cache is copied at twice the rate.
+  const double in_cache = touched / busy / (2 * speeds.copy_bytes_per_s);
+  const double in_memory = std::max(
+      touched / busy / speeds.core_traffic_bytes_per_s,
+      touched / std::max(speeds.host_traffic_bytes_per_s, speeds.core_traffic_bytes_per_s));
+  prices.memory_s = missing_share(host, touched) * std::max(0.0, in_memory - in_cache);
+  return prices;
+}
+
 }  // namespace
 
-double seconds_of(const plan::Cost& cost, const Topology& topology, const plan::Tuning& tuning) {
-  double inner_alpha = 0, inner_byte = 0, copy_byte = 0, nic_byte = 0;
+double seconds_of(const plan::Cost& cost, const plan::Request& request, const Topology& topology,
+                  const plan::Tuning& tuning) {
+  const double messages = std::max(1.0, cost.inner_rounds);
+  const double piece = (cost.inner_bytes + cost.peer_bytes) / messages;
+  Prices most;
+  double nic_byte = 0;
   for (const int h : topology.used_hosts()) {
-    const Host& host = topology.hosts()[static_cast<size_t>(h)];
-    const double turns = std::max(
-        1.0, static_cast<double>(topology.ranks_of_host(h).size()) / std::max(1, host.cores));
-    inner_alpha = std::max(inner_alpha, turns * host.inner_alpha_s);
-    inner_byte = std::max(inner_byte, turns / host.inner_bytes_per_s);
-    copy_byte = std::max(copy_byte, turns / host.copy_bytes_per_s);
+    most.raise(prices_of(request, topology, h, piece));
     for (const int r : topology.ranks_of_host(h))
-      nic_byte = std::max(nic_byte, 1 / nic_speed(host, topology.rank(r).nic));
+      nic_byte = std::max(
+          nic_byte, 1 / nic_speed(topology.hosts()[static_cast<size_t>(h)], topology.rank(r).nic));
   }
-  return cost.inner_rounds * inner_alpha + cost.outer_rounds * topology.network_alpha_s() +
-         cost.inner_bytes * inner_byte + cost.outer_bytes * nic_byte +
+  return cost.inner_rounds * most.round_s + cost.inner_bytes * most.message_byte_s +
+         cost.peer_bytes * most.peer_byte_s + cost.local_bytes * most.local_byte_s + most.memory_s +
+         cost.outer_rounds * topology.network_alpha_s() + cost.outer_bytes * nic_byte +
          cost.spine_bytes * (topology.oversubscription() - 1) * nic_byte +
-         cost.local_bytes * copy_byte + (tuning.channels - 1) * kChannelSeconds;
+         (tuning.channels - 1) * kChannelSeconds;
 }
 
 double bound_seconds(const plan::Request& request, const Topology& topology) {
@@ -88,9 +154,12 @@ double bound_seconds(const plan::Request& request, const Topology& topology) {
   for (const int h : topology.used_hosts()) {
     const Host& host = topology.hosts()[static_cast<size_t>(h)];
     const double local = static_cast<double>(topology.ranks_of_host(h).size());
+    const double busy = std::min(local, static_cast<double>(std::max(1, host.cores)));
     // A copy at copy_bytes_per_s reads and writes: twice that is the traffic one core can make.
-    const double traffic =
-        2 * host.copy_bytes_per_s * std::min(local, static_cast<double>(std::max(1, host.cores)));
+    double traffic = 2 * host.copy_bytes_per_s * busy;
+    if (host.speeds.known() && local > 1)
+      traffic =
+          std::max(host.speeds.host_streaming_bytes_per_s, host.speeds.host_traffic_bytes_per_s);
     bound = std::max(bound, memory_bytes(request, topology, h) / traffic);
     if (!many_hosts) continue;
     const bool has_root = rooted(request.collective) && topology.rank(request.root).host == h;

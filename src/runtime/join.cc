@@ -3,14 +3,18 @@
 // Two exchanges over the rendezvous tree. First everyone's card: version, settings that must agree,
 // facts of the host, and addresses on every transport that works there. Then, once each rank has
 // looked at all cards and told its transports, a verdict: all well, or what is wrong. So a rank
-// that cannot take part is an error everywhere at once, not a wait until the deadline.
+// that cannot take part is an error everywhere at once, not a wait until the deadline. The lowest
+// rank of each host adds the host's measured speeds to its verdict: the others, at rest in the
+// second exchange, do not disturb what it may have to measure, and all ranks get the same figures.
 #include <algorithm>
 #include <map>
 
 #include "base/host_id.h"
 #include "base/log.h"
+#include "runtime/host_speeds.h"
 #include "runtime/member.h"
 #include "runtime/pack.h"
+#include "topology/host_records.h"
 #include "topology/merge.h"
 #include "topology/probe.h"
 #include "topology/text.h"
@@ -160,6 +164,23 @@ Result<Topology> merged_topology(const Settings& settings, const std::vector<Car
   return topology::merge(facts);
 }
 
+/// Is `rank` the one that measures its host? Nobody does where a rank is alone on its host: what
+/// happens inside the host is then no matter of choice.
+bool measures(const Topology& topology, int rank) {
+  const std::vector<int>& neighbours = topology.ranks_of_host(topology.rank(rank).host);
+  return neighbours.size() > 1 && neighbours.front() == rank;
+}
+
+/// The speeds of this rank's host as text; empty when they are not known. That they could not be
+/// measured costs speed, not the communicator.
+std::string speeds_text(const Settings& settings, const Topology& topology, int rank) {
+  const auto found = host_speeds(settings, topology.host_of(rank).last_level_cache_bytes);
+  if (!found.is_ok()) log::warn("rank {}: no measured speeds: {}", rank, found.status().text());
+  if (!found.is_ok() || !found->speeds.known()) return {};
+  log::info("rank {}: speeds of {}: {}", rank, topology.host_of(rank).name, found->source);
+  return topology::speeds_to_text(found->speeds);
+}
+
 /// Do all ranks that the topology has on one host share memory, seen from this rank?
 bool shares_memory(const Topology& topology, const Wires& wires) {
   for (int peer = 0; peer < topology.size(); peer++)
@@ -215,6 +236,8 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
       mine.failure = facts.status().text();
     }
   }
+  if (const Status status = check_measure_setting(settings); !status.is_ok())
+    mine.failure = status.text();
   std::vector<std::unique_ptr<Transport>> media = make_transports(context);
   for (const auto& medium : media) mine.media.push_back({medium->name(), medium->address()});
 
@@ -228,6 +251,7 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   // From here on a failure may be this rank's alone: it goes into the second exchange.
   Status status;
   bool sharing = false;
+  std::string speeds;
   if (known != nullptr) {
     parts.topology = *known;
   } else if (auto merged = merged_topology(settings, cards); merged.is_ok()) {
@@ -246,22 +270,33 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
     parts.wires = std::make_unique<Wires>(rank, ranks, std::move(media));
     status = parts.wires->set_peers(addresses, host_ids, processes);
     if (status.is_ok()) sharing = shares_memory(parts.topology, *parts.wires);
+    // A topology that was written down or handed over is complete.
+    if (status.is_ok() && known == nullptr && settings.topo_file.empty() &&
+        measures(parts.topology, rank))
+      speeds = speeds_text(settings, parts.topology, rank);
   }
   Packer opinion;
-  opinion.add(uint64_t{sharing}).add(status.is_ok() ? std::string() : status.text());
+  opinion.add(uint64_t{sharing}).add(status.is_ok() ? std::string() : status.text()).add(speeds);
   RAILCCL_TRY(const std::vector<std::string> opinions,
               meeting->all_gather(std::move(opinion).take()));
+  std::vector<topology::Speeds> of_hosts(parts.topology.hosts().size());
   for (size_t r = 0; r < opinions.size(); r++) {
     uint64_t shares = 0;
-    std::string failure;
+    std::string failure, measured;
     Unpacker unpacker(opinions[r]);
-    if (!unpacker.get(&shares) || !unpacker.get(&failure))
+    if (!unpacker.get(&shares) || !unpacker.get(&failure) || !unpacker.get(&measured))
       return Status(Code::remote, Scope::communicator, "rank {} sent an unreadable opinion", r);
     if (!failure.empty() && static_cast<int>(r) != rank)
       return Status(Code::remote, Scope::communicator, "rank {} cannot take part: {}", r, failure);
     if (!failure.empty()) return status;
     sharing = sharing && shares != 0;
+    if (measured.empty()) continue;
+    auto theirs = topology::speeds_from_text(measured);
+    if (!theirs.is_ok()) return theirs.status().context("speeds from rank {}", r);
+    const int host = parts.topology.rank(static_cast<int>(r)).host;
+    of_hosts[static_cast<size_t>(host)] = *theirs;
   }
+  parts.topology = parts.topology.with_speeds(of_hosts);
   RAILCCL_TRY(Chooser chooser,
               Chooser::make(settings, config.min_channels, config.max_channels, sharing));
   parts.chooser = std::make_unique<Chooser>(std::move(chooser));

@@ -1,0 +1,379 @@
+// Measure: the pinned threads and what they time.
+#include "runtime/measure.h"
+
+#include <linux/futex.h>
+#include <sched.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstring>
+#include <fstream>
+#include <functional>
+#include <set>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#include "base/clock.h"
+#include "base/owners.h"
+#include "kernels/kernels.h"
+
+namespace railccl::runtime {
+
+using topology::Speeds;
+
+namespace {
+
+// What fits the second-level cache of every processor of the last fifteen years twice.
+constexpr size_t kCachedBytes = 64 << 10;
+constexpr size_t kPeerSmallBytes = 64 << 10;
+constexpr size_t kPeerLargeBytes = 1 << 20;
+constexpr size_t kMemoryBytesMin = size_t{8} << 20;
+constexpr size_t kMemoryBytesAllMax = size_t{512} << 20;
+
+void relax() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+void pin_to(int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  // Where this is forbidden the figures are less sharp, and still this machine's.
+  [[maybe_unused]] const int failed = sched_setaffinity(0, sizeof set, &set);
+}
+
+/// Runs `body(i)` on one thread per entry of `cpus`, pinned to it.
+Status on_cpus(const std::vector<int>& cpus, const std::function<void(size_t)>& body) {
+  std::vector<std::thread> threads;
+  Status status;
+  try {
+    for (size_t i = 0; i < cpus.size(); i++)
+      threads.emplace_back([&, i] {
+        pin_to(cpus[i]);
+        body(i);
+      });
+  } catch (const std::system_error& error) {
+    status = Status(Code::system, "cannot start a thread to measure with: {}", error.what());
+  }
+  for (std::thread& thread : threads) thread.join();
+  return status;
+}
+
+/// The sample that a quarter of all are better than; `samples` is not empty.
+double good(std::vector<double> samples, bool small_is_good) {
+  std::sort(samples.begin(), samples.end());
+  if (!small_is_good) std::reverse(samples.begin(), samples.end());
+  return samples[samples.size() / 4];
+}
+double good_time(const std::vector<double>& samples) { return good(samples, true); }
+double good_rate(const std::vector<double>& samples) { return good(samples, false); }
+
+double seconds_since(int64_t start_ns) {
+  return static_cast<double>(std::max<int64_t>(1, now_ns() - start_ns)) * 1e-9;
+}
+
+/// How a thread waits for a flag to have a value; false when the deadline passed.
+using Wait = bool (*)(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline);
+
+// All loads of flags acquire; their partners are the release stores of whoever sets the flag.
+bool spin_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline) {
+  for (uint32_t i = 1; flag.load(std::memory_order_acquire) != value; i++) {
+    if (i % 1024 != 0) {
+      relax();
+      continue;
+    }
+    if (deadline.passed()) return false;
+    // Somebody else may have the other core for a while.
+    if (i > 1 << 16) sched_yield();
+  }
+  return true;
+}
+
+bool yield_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline) {
+  for (uint32_t i = 1; flag.load(std::memory_order_acquire) != value; i++) {
+    sched_yield();
+    if (i % 64 == 0 && deadline.passed()) return false;
+  }
+  return true;
+}
+
+long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const timespec* timeout) {
+  static_assert(sizeof(std::atomic<uint32_t>) == sizeof(uint32_t));
+  return syscall(SYS_futex, reinterpret_cast<uint32_t*>(&word), operation | FUTEX_PRIVATE_FLAG,
+                 value, timeout, nullptr, 0);
+}
+
+bool sleep_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline) {
+  for (uint32_t seen; (seen = flag.load(std::memory_order_acquire)) != value;) {
+    if (deadline.passed()) return false;
+    const timespec timeout = {0, 10'000'000};
+    futex(flag, FUTEX_WAIT, seen, &timeout);
+  }
+  return true;
+}
+
+/// Seconds of one handover between a thread on `first` and one on `second`, both waiting by `wait`.
+Result<double> ping_pong(int first, int second, Wait wait, bool wake, int batches, int rounds,
+                         const Deadline& deadline) {
+  struct alignas(64) Line {
+    std::atomic<uint32_t> turn{0};
+  } line;
+  std::vector<double> samples;
+  const auto pass_on = [&](uint32_t value) {
+    line.turn.store(value, std::memory_order_release);
+    if (wake) futex(line.turn, FUTEX_WAKE, 1, nullptr);
+  };
+  std::atomic<bool> late{false};
+  RAILCCL_CHECK(on_cpus({first, second}, [&](size_t me) {
+    uint32_t turn = 0;
+    for (int batch = 0; batch <= batches; batch++) {
+      const int64_t start = now_ns();
+      for (int i = 0; i < rounds; i++, turn += 2) {
+        const auto mine = static_cast<uint32_t>(me);
+        if (!wait(line.turn, turn + mine, deadline)) {
+          late.store(true, std::memory_order_relaxed);  // read after the threads were joined
+          return;
+        }
+        pass_on(turn + mine + 1);
+      }
+      // The first batch includes the start of the threads.
+      if (me == 0 && batch > 0) samples.push_back(seconds_since(start) / (2.0 * rounds));
+    }
+  }));
+  if (late.load(std::memory_order_relaxed) || samples.empty())
+    return Status(Code::timeout, "a flag took too long to cross");
+  return good_time(samples);
+}
+
+/// Memory with each page touched by whoever calls.
+class Buffer {
+ public:
+  explicit Buffer(size_t bytes) {
+    void* at = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (at == MAP_FAILED) return;
+    mapping_ = Mapping(at, bytes);
+    constexpr size_t kPage = 4096;
+    // Zero pages that were only read would all be the same one; zeros are valid floats.
+    for (size_t i = 0; i < bytes; i += kPage)
+      const_cast<volatile std::byte*>(mapping_.bytes())[i] = std::byte{0};
+  }
+  std::byte* get() const { return mapping_.bytes(); }
+  explicit operator bool() const { return static_cast<bool>(mapping_); }
+
+ private:
+  Mapping mapping_;
+};
+
+Status out_of_memory() { return Status(Code::system, "no memory to measure with"); }
+
+/// Bytes per second of `work`, which moves `bytes`, over several bursts of a millisecond or so.
+template <typename Work>
+double burst_rate(size_t bytes, int bursts, Work work) {
+  constexpr double kBurstSeconds = 1e-3;
+  std::vector<double> samples;
+  int repeats = 1;
+  for (int burst = 0; burst < bursts;) {
+    const int64_t start = now_ns();
+    for (int i = 0; i < repeats; i++) work();
+    const double seconds = seconds_since(start);
+    if (seconds < kBurstSeconds / 2) {
+      repeats *= 2;
+      continue;
+    }
+    samples.push_back(static_cast<double>(bytes) * repeats / seconds);
+    burst++;
+  }
+  return good_rate(samples);
+}
+
+Status measure_cached(int cpu, int bursts, Speeds& speeds) {
+  bool failed = false;
+  RAILCCL_CHECK(on_cpus({cpu}, [&](size_t) {
+    const Buffer a(kCachedBytes), b(kCachedBytes), c(kCachedBytes);
+    failed = !a || !b || !c;
+    if (failed) return;
+    speeds.copy_bytes_per_s = burst_rate(kCachedBytes, bursts, [&] {
+      kernels::copy(a.get(), b.get(), kCachedBytes, kernels::Store::cached);
+    });
+    const void* sources[] = {b.get(), c.get()};
+    speeds.reduce_bytes_per_s = burst_rate(kCachedBytes, bursts, [&] {
+      kernels::reduce(a.get(), sources, 2, kCachedBytes / sizeof(float), Datatype::float32,
+                      Reduction::sum, {}, {}, kernels::Store::cached);
+    });
+  }));
+  return failed ? out_of_memory() : ok();
+}
+
+/// Bytes per second at which `reader` copies what `writer` has just written.
+Result<double> peer_rate(int writer, int reader, size_t bytes, int rounds,
+                         const Deadline& deadline) {
+  std::atomic<uint32_t> turn{0};
+  const Buffer shared(bytes), source(bytes), target(bytes);
+  if (!shared || !source || !target) return out_of_memory();
+  std::vector<double> samples;
+  RAILCCL_CHECK(on_cpus({writer, reader}, [&](size_t me) {
+    for (int i = 0; i < rounds; i++) {
+      const auto value = static_cast<uint32_t>(2 * i) + static_cast<uint32_t>(me);
+      if (!spin_until(turn, value, deadline)) return;
+      const int64_t start = now_ns();
+      const std::byte* from = me == 0 ? source.get() : shared.get();
+      kernels::copy(me == 0 ? shared.get() : target.get(), from, bytes, kernels::Store::cached);
+      if (me == 1) samples.push_back(static_cast<double>(bytes) / seconds_since(start));
+      turn.store(value + 1, std::memory_order_release);
+    }
+  }));
+  if (static_cast<int>(samples.size()) < rounds)
+    return Status(Code::timeout, "a peer's data took too long to come");
+  return good_rate(samples);
+}
+
+/// Bytes of each of the two buffers of each of `threads` threads: together well outside the last
+/// level of cache, wherever the threads are, and within what memory there is.
+size_t memory_bytes(size_t threads, uint64_t last_level_cache_bytes) {
+  size_t all = kMemoryBytesAllMax;
+  const long pages = sysconf(_SC_AVPHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+  if (pages > 0 && page > 0)
+    all = std::min(all, static_cast<size_t>(pages) * static_cast<size_t>(page) / 8);
+  const size_t wanted = std::max<size_t>(kMemoryBytesMin, last_level_cache_bytes);
+  return std::max<size_t>(size_t{1} << 20, std::min(wanted, all / (2 * threads))) & ~size_t{4095};
+}
+
+/// Traffic in bytes per second (read plus written) of copies on `cpus` at once, with both kinds of
+/// stores.
+struct Traffic {
+  double ordinary = 0, streaming = 0;
+};
+Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, int rounds,
+                               const Deadline& deadline) {
+  const size_t threads = cpus.size();
+  const auto all = static_cast<uint32_t>(threads);
+  std::atomic<uint32_t> arrived{0}, failed{0};
+  std::vector<int64_t> begins(threads), ends(threads);
+  std::vector<double> samples[2];
+  // Everyone meets before and after each round; thread 0 looks at the times in between, before it
+  // comes to the next meeting itself.
+  const auto meet = [&](uint32_t number) {
+    // Release for the times written before, acquire below.
+    arrived.fetch_add(1, std::memory_order_acq_rel);
+    for (;;) {
+      const uint32_t seen = arrived.load(std::memory_order_acquire);
+      if (seen >= number * all) return true;
+      if (deadline.passed()) return false;
+      sched_yield();
+    }
+  };
+  RAILCCL_CHECK(on_cpus(cpus, [&](size_t me) {
+    const Buffer source(bytes), target(bytes);
+    if (!source || !target) failed.fetch_add(1, std::memory_order_relaxed);  // partner: meet()
+    for (uint32_t round = 0; round < 2 * static_cast<uint32_t>(rounds); round++) {
+      if (!meet(2 * round + 1) || failed.load(std::memory_order_relaxed) != 0) return;
+      const bool streaming = round % 2 != 0;
+      begins[me] = now_ns();
+      kernels::copy(target.get(), source.get(), bytes,
+                    streaming ? kernels::Store::streaming : kernels::Store::cached);
+      ends[me] = now_ns();
+      if (!meet(2 * round + 2)) return;
+      if (me != 0) continue;
+      const int64_t begin = *std::min_element(begins.begin(), begins.end());
+      const int64_t end = *std::max_element(ends.begin(), ends.end());
+      samples[streaming].push_back(2.0 * static_cast<double>(bytes * threads) /
+                                   (static_cast<double>(std::max<int64_t>(1, end - begin)) * 1e-9));
+    }
+  }));
+  if (failed.load(std::memory_order_relaxed) != 0) return out_of_memory();
+  if (samples[0].size() + samples[1].size() < 2 * static_cast<size_t>(rounds))
+    return Status(Code::timeout, "the cores did not meet in time");
+  return Traffic{good_rate(samples[0]), good_rate(samples[1])};
+}
+
+std::vector<int> allowed_cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  std::vector<int> cpus;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return cpus;
+  for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+    if (CPU_ISSET(cpu, &set)) cpus.push_back(cpu);
+  return cpus;
+}
+
+/// The lowest CPU of each core among `cpus`: hardware threads of one core share its caches.
+std::vector<int> one_per_core(const std::vector<int>& cpus) {
+  std::set<std::string> cores;
+  std::vector<int> chosen;
+  for (const int cpu : cpus) {
+    std::ifstream file(
+        fmt::format("/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list", cpu));
+    std::string siblings;
+    if (!std::getline(file, siblings)) siblings = std::to_string(cpu);
+    if (cores.insert(siblings).second) chosen.push_back(cpu);
+  }
+  return chosen;
+}
+
+}  // namespace
+
+std::vector<int> cores_to_measure() {
+  std::vector<int> cores = one_per_core(allowed_cpus());
+  if (cores.size() > 1) return cores;
+  // On a thread of its own, so that the caller's affinity stays as it is.
+  try {
+    std::thread([&] {
+      cpu_set_t everything;
+      std::memset(&everything, 0xff, sizeof everything);
+      if (sched_setaffinity(0, sizeof everything, &everything) == 0)
+        cores = one_per_core(allowed_cpus());
+    }).join();
+  } catch (const std::system_error&) {
+    // No thread, no wider view.
+  }
+  return cores;
+}
+
+Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_bytes,
+                       Effort effort) {
+  if (cpus.empty()) return Status(Code::system, "no processor to measure on");
+  const Deadline deadline = Deadline::after_ms(kMeasureMsMax);
+  const int full = effort == Effort::full ? 4 : 1;
+  // Spread over the machine, so that all its caches and memory channels take part.
+  std::vector<int> spread;
+  const size_t most = std::min(cpus.size(), static_cast<size_t>(kMeasuredCoresMax));
+  for (size_t i = 0; i < most; i++) spread.push_back(cpus[i * cpus.size() / most]);
+  const int first = cpus[0], second = cpus.size() > 1 ? cpus[1] : cpus[0];
+
+  Speeds speeds;
+  RAILCCL_CHECK(measure_cached(first, 4 * full, speeds));
+  RAILCCL_TRY(speeds.yield_s, ping_pong(first, first, yield_until, false, 4 * full, 500, deadline));
+  RAILCCL_TRY(speeds.wake_s, ping_pong(first, second, sleep_until, true, 4 * full, 50, deadline));
+  if (first != second) {
+    RAILCCL_TRY(speeds.signal_s,
+                ping_pong(first, second, spin_until, false, 8 * full, 2000, deadline));
+    RAILCCL_TRY(speeds.peer_small_bytes_per_s,
+                peer_rate(first, second, kPeerSmallBytes, 40 * full, deadline));
+    RAILCCL_TRY(speeds.peer_large_bytes_per_s,
+                peer_rate(first, second, kPeerLargeBytes, 8 * full, deadline));
+  } else {
+    // One core: what another rank wrote is in its own cache, and a flag waits for a turn.
+    speeds.signal_s = speeds.yield_s;
+    speeds.peer_small_bytes_per_s = speeds.peer_large_bytes_per_s = speeds.copy_bytes_per_s;
+  }
+  const size_t bytes = memory_bytes(spread.size(), last_level_cache_bytes);
+  RAILCCL_TRY(const Traffic one, memory_traffic({first}, bytes, 1 + full, deadline));
+  speeds.core_traffic_bytes_per_s = one.ordinary;
+  speeds.core_streaming_bytes_per_s = one.streaming;
+  Traffic all = one;
+  if (spread.size() > 1) {
+    RAILCCL_TRY(all, memory_traffic(spread, bytes, 1 + full, deadline));
+  }
+  speeds.host_traffic_bytes_per_s = all.ordinary;
+  speeds.host_streaming_bytes_per_s = all.streaming;
+  return speeds;
+}
+
+}  // namespace railccl::runtime

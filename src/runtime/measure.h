@@ -1,0 +1,35 @@
+// Measure: finds out how fast this machine's cores, caches and memory are for the cost model.
+//
+// Threads pinned to two cores, for the memory system to up to kCoresMax of them, do in miniature
+// what collectives do: pass flags, copy, add, read what another core wrote, yield, sleep and wake.
+// The caller's own affinity is left alone. Takes about 0.3 s, 50 ms when quick, and in any case at
+// most kMeasureMsMax. Any thread; at best nobody else on the
+// machine meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/status.h"
+#include "topology/speeds.h"
+
+namespace railccl::runtime {
+
+/// Threads that measure the memory system together: on bigger machines its full speed may need
+/// more, which makes the figure a safe one.
+inline constexpr int kMeasuredCoresMax = 8;
+/// After this long a measurement gives up (Code::timeout): somebody else has the machine.
+inline constexpr int64_t kMeasureMsMax = 3000;
+
+enum class Effort : uint8_t { quick, full };
+
+/// CPUs to measure on, one per core: of those that the calling thread may use, or, when these are
+/// one core only, of those that the system would let it use. (Launchers bind each rank to a core of
+/// its own; its neighbours are on the others, and how they talk is what matters.) Ascending.
+std::vector<int> cores_to_measure();
+
+/// `last_level_cache_bytes`: of one such cache, 0 = unknown.
+Result<topology::Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_bytes,
+                                 Effort effort);
+
+}  // namespace railccl::runtime

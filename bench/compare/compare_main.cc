@@ -16,7 +16,7 @@
 #include <fstream>
 #include <tuple>
 
-#include "limits.h"
+#include "machine.h"
 #include "options.h"
 #include "plot.h"
 #include "report.h"

@@ -165,14 +165,13 @@ void draw_lines(std::string* out, const std::vector<CellResult>& table, const Ax
   }
 }
 
-void draw_legend(std::string* out, double width, const std::string& machine) {
+void draw_legend(std::string* out, const std::string& machine) {
   double x = kLeft;
   for (const Series& series : kSeries) {
     append(out, "<path d=\"M%.0f 16h26\" class=\"line\" stroke=\"%s\"", x, series.colour);
     if (series.dashes[0] != 0) append(out, " stroke-dasharray=\"%s\"", series.dashes);
     append(out, "/>\n<text x=\"%.0f\" y=\"20\">%s</text>\n", x + 32, series.name);
     x += 56 + 6.4 * static_cast<double>(std::char_traits<char>::length(series.name));
-    if (x > width - 80) break;
   }
   *out += "<text x=\"58\" y=\"38\" class=\"note\">" + escaped(machine) +
           "; each peer at its best setting per size</text>\n";
@@ -192,7 +191,7 @@ std::string plot_of(const std::vector<std::vector<CellResult>>& tables,
   }
   const size_t columns = std::min<size_t>(2, std::max<size_t>(1, shown.size()));
   const size_t rows = (shown.size() + columns - 1) / columns;
-  const double width = std::max(kPanelWidth * static_cast<double>(columns), 640.0);
+  const double width = std::max(kPanelWidth * static_cast<double>(columns), 700.0);
   const double height = kLegendHeight + kPanelHeight * static_cast<double>(rows);
   std::string out;
   append(&out,
@@ -204,7 +203,7 @@ std::string plot_of(const std::vector<std::vector<CellResult>>& tables,
       ".grid{stroke:#ddd;fill:none}.tick{stroke:#888;fill:none}"
       ".line{fill:none;stroke-width:2;stroke-linejoin:round}</style>\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
-  draw_legend(&out, width, machine);
+  draw_legend(&out, machine);
   for (size_t i = 0; i < shown.size(); ++i) {
     append(&out, "<g transform=\"translate(%.0f %.0f)\">\n",
            kPanelWidth * static_cast<double>(i % columns),

@@ -10,7 +10,7 @@
 #include <cmath>
 #include <fstream>
 
-#include "limits.h"
+#include "machine.h"
 
 namespace railccl::compare {
 namespace {

@@ -1,5 +1,5 @@
-// Limits: cache-line ping-pong, streaming copy, reduction in the L2 cache.
-#include "limits.h"
+// Machine: cache-line ping-pong, streaming copy, reduction in the L2 cache.
+#include "machine.h"
 
 #include <sched.h>
 #if defined(__x86_64__)
@@ -186,8 +186,8 @@ std::string machine_name() {
   name += ", " + std::to_string(allowed_cores()) + " cores";
   // The kernel's account: sysconf() multiplies by the cores of the host in some virtual machines.
   std::ifstream cache("/sys/devices/system/cpu/cpu0/cache/index3/size");
-  std::string size;
-  if (cache >> size) name += ", L3 " + size + "iB";
+  int kib = 0;
+  if (cache >> kib) name += ", " + std::to_string(kib / 1024) + " MiB L3";
   return name;
 }
 

@@ -1,4 +1,4 @@
-// Limits: what the machine itself can do, measured beside the libraries in the same rounds.
+// Machine: what the machine itself can do, measured beside the libraries in the same rounds.
 #pragma once
 
 #include <string>

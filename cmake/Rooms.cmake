@@ -23,7 +23,7 @@ target_include_directories(railccl_options INTERFACE ${PROJECT_SOURCE_DIR}/inclu
 target_compile_definitions(railccl_options INTERFACE RAILCCL_VERSION="${PROJECT_VERSION}")
 
 function(railccl_room name directory)
-  cmake_parse_arguments(ARG "" "" "BELOW;LINK;EXTRA" ${ARGN})
+  cmake_parse_arguments(ARG "OWN_FLAGS" "" "BELOW;LINK;EXTRA" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${directory}/*.cc)
   set(root ${CMAKE_BINARY_DIR}/rooms/${name})
   file(MAKE_DIRECTORY ${root})
@@ -34,6 +34,9 @@ function(railccl_room name directory)
     target_link_libraries(railccl_${name} PUBLIC railccl_${below})
   endforeach()
   target_link_libraries(railccl_${name} PUBLIC railccl_options PRIVATE ${ARG_LINK})
+  if(NOT ARG_OWN_FLAGS)
+    railccl_precompile(rooms railccl_${name})
+  endif()
 endfunction()
 
 # railccl_registry(OUTPUT NAMESPACE TYPE PREFIX MACRO FILE...): a source with all() over the files
@@ -62,4 +65,33 @@ ${rows}  };
 }
 }  // namespace railccl::${namespace}
 ")
+endfunction()
+
+# railccl_precompile(KIND TARGET...): the targets take their standard and test headers from one
+# precompiled header per KIND: programs (tests, with GoogleTest) when RAILCCL_PCH is "tests" or
+# "all", rooms when it is "all". The release configuration's rooms go without, so that every file of
+# the library is also compiled with nothing but its own includes.
+function(railccl_precompile kind)
+  if(NOT RAILCCL_PCH STREQUAL "all" AND NOT (RAILCCL_PCH STREQUAL "tests" AND kind STREQUAL "programs"))
+    return()
+  endif()
+  set(headers <algorithm> <array> <atomic> <charconv> <cstdint> <cstring> <functional> <map> <memory>
+              <mutex> <optional> <span> <string> <string_view> <thread> <utility> <vector>
+              <fmt/format.h>)
+  set(owner railccl_pch_${kind})
+  if(NOT TARGET ${owner})
+    file(CONFIGURE OUTPUT ${CMAKE_BINARY_DIR}/${owner}.cc CONTENT "int main() { return 0; }\n")
+    if(kind STREQUAL "rooms")
+      add_library(${owner} OBJECT ${CMAKE_BINARY_DIR}/${owner}.cc)
+    else()
+      add_executable(${owner} EXCLUDE_FROM_ALL ${CMAKE_BINARY_DIR}/${owner}.cc)
+      list(APPEND headers <filesystem> <fstream> <sstream> <gmock/gmock.h> <gtest/gtest.h>)
+      target_link_libraries(${owner} PRIVATE GTest::gmock GTest::gtest)
+    endif()
+    target_link_libraries(${owner} PRIVATE fmt::fmt railccl_options)
+    target_precompile_headers(${owner} PRIVATE ${headers})
+  endif()
+  foreach(target ${ARGN})
+    target_precompile_headers(${target} REUSE_FROM ${owner})
+  endforeach()
 endfunction()

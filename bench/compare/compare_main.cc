@@ -134,8 +134,17 @@ int run(const Options& options) {
               std::filesystem::temp_directory_path().c_str());
       return 2;
     }
-    const Field field(programs, scratch.path(), ranks, cores, options.peers, options.own,
-                      options.types, options.registered);
+    FieldOptions wanted;
+    wanted.programs = programs;
+    wanted.folder = scratch.path();
+    wanted.ranks = ranks;
+    wanted.crowded = rules.crowded;
+    wanted.pin = options.bind == "cores" || (options.bind == "auto" && !rules.crowded);
+    wanted.peers = options.peers;
+    wanted.own = options.own;
+    wanted.types = options.types;
+    wanted.registered = options.registered;
+    const Field field(wanted);
     for (const std::string& reason : field.left_out) printf("left out: %s\n", reason.c_str());
     for (const Operation operation : options.operations) {
       tables.push_back(play_table(options, rules, field, operation, ranks, json, machine));

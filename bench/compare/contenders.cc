@@ -15,8 +15,14 @@ constexpr int kStartTimeoutS = 60;
 struct Setting {
   const char* name;
   std::vector<std::string> words;  // Open MPI: mpirun's; MPICH: NAME=value of the environment
-  bool dynamic = true;             // worth its place with more than two ranks only: false
+  bool many = false;               // only with more than two ranks
 };
+
+std::vector<std::string> joined(std::vector<std::string> words,
+                                const std::vector<std::string>& more) {
+  words.insert(words.end(), more.begin(), more.end());
+  return words;
+}
 
 // Open MPI 4.1's choices inside a host: the point-to-point layer (its own shared memory "vader",
 // with and without the kernel's single copy, or UCX) and the collective component. There is no xhc
@@ -26,21 +32,17 @@ const std::vector<Setting>& open_mpi_settings() {
                                                    "none"};
   static const std::vector<std::string> ucx = {
       "--mca", "pml", "ucx", "--mca", "pml_ucx_tls", "any", "--mca", "pml_ucx_devices", "any"};
-  const auto with = [](std::vector<std::string> words, std::vector<std::string> more) {
-    words.insert(words.end(), more.begin(), more.end());
-    return words;
-  };
   static const std::vector<Setting> settings = {
       {"default", {}},
       {"no CMA", no_copy},
       {"coll sm", {"--mca", "coll_sm_priority", "100"}},
       {"coll han", {"--mca", "coll_han_priority", "100"}},
-      {"UCX", with(ucx, {"-x", "UCX_TLS=self,posix,sysv,cma"})},
-      {"UCX, no CMA", with(ucx, {"-x", "UCX_TLS=self,posix,sysv"})},
+      {"UCX", joined(ucx, {"-x", "UCX_TLS=self,posix,sysv,cma"})},
+      {"UCX, no CMA", joined(ucx, {"-x", "UCX_TLS=self,posix,sysv"})},
       {"Rabenseifner, no CMA",
-       with(no_copy, {"--mca", "coll_tuned_use_dynamic_rules", "1", "--mca",
-                      "coll_tuned_allreduce_algorithm", "6"}),
-       false},
+       joined(no_copy, {"--mca", "coll_tuned_use_dynamic_rules", "1", "--mca",
+                        "coll_tuned_allreduce_algorithm", "6"}),
+       true},
   };
   return settings;
 }
@@ -77,9 +79,25 @@ bool installed(const std::string& program) {
 
 }  // namespace
 
+Field::Field(const FieldOptions& options) : options_(options) {
+  add_ours();
+  if (options_.peers.open_mpi) add_open_mpi();
+  if (options_.peers.mpich) add_mpich();
+  if (options_.peers.gloo) add_gloo();
+}
+
+Launch Field::launch_of(const std::string& label, std::vector<std::string> arguments) const {
+  Launch launch;
+  launch.label = label;
+  launch.arguments = std::move(arguments);
+  launch.crowded = options_.crowded;
+  launch.pin = options_.pin;
+  return launch;
+}
+
 Group* Field::start(const Launch& launch) {
   std::string error;
-  auto group = Group::start(launch, ranks_, folder_, kStartTimeoutS, &error);
+  auto group = Group::start(launch, options_.ranks, options_.folder, kStartTimeoutS, &error);
   if (group == nullptr) {
     left_out.push_back(launch.label + ": " + error);
     return nullptr;
@@ -88,112 +106,99 @@ Group* Field::start(const Launch& launch) {
   return groups_.back().get();
 }
 
-Field::Field(const std::string& programs, const std::string& folder, int ranks, int cores,
-             const PeerChoice& peers, const std::vector<OwnSetting>& own,
-             const std::vector<Type>& types, bool registered)
-    : programs_(programs), folder_(folder), ranks_(ranks) {
-  const bool crowded = ranks > cores;
-  Launch launch;
-  launch.crowded = crowded;
-  launch.pin = !crowded;
+bool Field::present(const std::string& family, const std::string& worker,
+                    const std::string& launcher) {
+  if (!installed(worker)) {
+    left_out.push_back(family + ": was not found when this was built");
+  } else if (!installed(launcher)) {
+    left_out.push_back(family + ": no " + launcher);
+  } else {
+    return true;
+  }
+  return false;
+}
 
-  std::vector<OwnSetting> ours = {{"", {}}};
-  ours.insert(ours.end(), own.begin(), own.end());
-  for (const OwnSetting& setting : ours) {
-    launch.label = setting.label.empty() ? "railccl" : "railccl " + setting.label;
-    launch.arguments = {programs_ + "/compare_worker_railccl", "{page}", "{rank}"};
+void Field::add_ours() {
+  std::vector<OwnSetting> settings = {{"", {}}};
+  settings.insert(settings.end(), options_.own.begin(), options_.own.end());
+  for (const OwnSetting& setting : settings) {
+    Launch launch = launch_of(setting.label.empty() ? "railccl" : "railccl " + setting.label,
+                              {options_.programs + "/compare_worker_railccl", "{page}", "{rank}"});
     launch.environment = setting.environment;
     Group* group = start(launch);
-    for (const Type type : types) {
-      for (const bool own_memory : {false, true}) {
-        if (group == nullptr || (own_memory && !registered)) continue;
-        std::string label = launch.label;
-        if (type != Type::float32) label += std::string(" ") + name_of(type);
-        if (own_memory) label += " registered";
-        contenders.push_back({"railccl", label, "", own_memory, type, group});
-      }
+    if (group == nullptr) continue;
+    for (const Type type : options_.types) {
+      std::string label = launch.label;
+      if (type != Type::float32) label += std::string(" ") + name_of(type);
+      contenders.push_back({"railccl", label, "", false, type, group});
+      if (!options_.registered) continue;
+      contenders.push_back({"railccl", label + " registered", "", true, type, group});
     }
   }
+}
 
-  // Bound and free where ranks share cores: which is better differs from library to library.
-  for (const bool pin : {true, false}) {
-    if (!pin && !crowded) continue;
-    launch.pin = pin;
-    const std::string suffix = !crowded ? "" : pin ? ", bound" : ", free";
-    const std::string open_mpi = programs_ + "/compare_worker_openmpi";
-    for (const Setting& setting : open_mpi_settings()) {
-      if (!peers.open_mpi || (!setting.dynamic && ranks <= 2)) continue;
-      if (!installed(open_mpi) || !installed("mpirun.openmpi")) {
-        left_out.push_back("Open MPI: not installed when this was built, or no mpirun.openmpi");
-        break;
-      }
-      launch.label = std::string("Open MPI ") + setting.name + suffix;
-      launch.arguments = {"mpirun.openmpi",
-                          "-np",
-                          std::to_string(ranks),
-                          "--bind-to",
-                          "none",
-                          "--oversubscribe",
-                          "--mca",
-                          "mpi_yield_when_idle",
-                          crowded ? "1" : "0",
-                          "--mca",
-                          "btl_tcp_if_include",
-                          "lo",
-                          "--mca",
-                          "oob_tcp_if_include",
-                          "lo"};
-      launch.arguments.insert(launch.arguments.end(), setting.words.begin(), setting.words.end());
-      launch.arguments.insert(launch.arguments.end(), {open_mpi, "{page}"});
-      launch.environment.clear();
-      if (geteuid() == 0) {
-        launch.environment = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
-                              {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}};
-      }
-      Group* group = start(launch);
-      if (group != nullptr) {
-        contenders.push_back({"Open MPI", launch.label, "", false, Type::float32, group});
-      }
+void Field::add_open_mpi() {
+  const std::string worker = options_.programs + "/compare_worker_openmpi";
+  if (!present("Open MPI", worker, "mpirun.openmpi")) return;
+  // Binding is the workers' own affair, the same for all libraries.
+  const std::vector<std::string> common = {"mpirun.openmpi",
+                                           "-np",
+                                           std::to_string(options_.ranks),
+                                           "--bind-to",
+                                           "none",
+                                           "--oversubscribe",
+                                           "--mca",
+                                           "mpi_yield_when_idle",
+                                           options_.crowded ? "1" : "0",
+                                           "--mca",
+                                           "btl_tcp_if_include",
+                                           "lo",
+                                           "--mca",
+                                           "oob_tcp_if_include",
+                                           "lo"};
+  for (const Setting& setting : open_mpi_settings()) {
+    if (setting.many && options_.ranks <= 2) continue;
+    Launch launch = launch_of(std::string("Open MPI ") + setting.name,
+                              joined(joined(common, setting.words), {worker, "{page}"}));
+    if (geteuid() == 0) {
+      launch.environment = {{"OMPI_ALLOW_RUN_AS_ROOT", "1"},
+                            {"OMPI_ALLOW_RUN_AS_ROOT_CONFIRM", "1"}};
     }
+    Group* group = start(launch);
+    if (group == nullptr) continue;
+    contenders.push_back({"Open MPI", launch.label, "", false, Type::float32, group});
+  }
+}
 
-    const std::string mpich = programs_ + "/compare_worker_mpich";
-    for (const Setting& setting : mpich_settings()) {
-      if (!peers.mpich) continue;
-      if (!installed(mpich) || !installed("mpirun.mpich")) {
-        left_out.push_back("MPICH: not installed when this was built, or no mpirun.mpich");
-        break;
-      }
-      launch.label = std::string("MPICH ") + setting.name + suffix;
-      launch.arguments = {"mpirun.mpich", "-iface", "lo", "-np", std::to_string(ranks)};
-      for (const std::string& variable : setting.words) {
-        const size_t equals = variable.find('=');
-        launch.arguments.insert(launch.arguments.end(),
-                                {"-env", variable.substr(0, equals), variable.substr(equals + 1)});
-      }
-      launch.arguments.insert(launch.arguments.end(), {mpich, "{page}"});
-      launch.environment.clear();
-      Group* group = start(launch);
-      if (group != nullptr) {
-        contenders.push_back({"MPICH", launch.label, "", false, Type::float32, group});
-      }
+void Field::add_mpich() {
+  const std::string worker = options_.programs + "/compare_worker_mpich";
+  if (!present("MPICH", worker, "mpirun.mpich")) return;
+  for (const Setting& setting : mpich_settings()) {
+    if (setting.many && options_.ranks <= 2) continue;
+    std::vector<std::string> words = {"mpirun.mpich", "-iface", "lo", "-np",
+                                      std::to_string(options_.ranks)};
+    for (const std::string& variable : setting.words) {
+      const size_t equals = variable.find('=');
+      words = joined(words, {"-env", variable.substr(0, equals), variable.substr(equals + 1)});
     }
+    const Launch launch =
+        launch_of(std::string("MPICH ") + setting.name, joined(words, {worker, "{page}"}));
+    Group* group = start(launch);
+    if (group == nullptr) continue;
+    contenders.push_back({"MPICH", launch.label, "", false, Type::float32, group});
+  }
+}
 
-    const std::string gloo = programs_ + "/compare_worker_gloo";
-    if (peers.gloo && !installed(gloo)) {
-      left_out.push_back("Gloo: not installed when this was built");
-    } else if (peers.gloo) {
-      launch.label = "Gloo" + suffix;
-      const std::string meeting = folder_ + "/gloo" + (pin ? "1" : "0");
-      mkdir(meeting.c_str(), 0700);
-      launch.arguments = {gloo, "{page}", "{rank}", meeting};
-      launch.environment.clear();
-      Group* group = start(launch);
-      for (const char* variant : kGlooVariants) {
-        if (group == nullptr) break;
-        contenders.push_back({"Gloo", std::string("Gloo ") + variant + suffix, variant, false,
-                              Type::float32, group});
-      }
-    }
+void Field::add_gloo() {
+  const std::string worker = options_.programs + "/compare_worker_gloo";
+  if (!present("Gloo", worker, worker)) return;
+  const std::string meeting = options_.folder + "/gloo";
+  mkdir(meeting.c_str(), 0700);
+  Group* group = start(launch_of("Gloo", {worker, "{page}", "{rank}", meeting}));
+  if (group == nullptr) return;
+  for (const char* variant : kGlooVariants) {
+    contenders.push_back(
+        {"Gloo", std::string("Gloo ") + variant, variant, false, Type::float32, group});
   }
 }
 

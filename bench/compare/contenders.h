@@ -30,24 +30,37 @@ struct OwnSetting {
   std::vector<std::pair<std::string, std::string>> environment;
 };
 
-/// Everything to be compared on `ranks` ranks, started and asleep.
+struct FieldOptions {
+  std::string programs;  // the folder of the compare_worker_* programs
+  std::string folder;    // an empty scratch folder
+  int ranks = 2;
+  bool crowded = false;  // more ranks than cores: everyone must yield while waiting
+  bool pin = true;       // rank r on the r-th core
+  PeerChoice peers;
+  std::vector<OwnSetting> own;
+  std::vector<Type> types{Type::float32};
+  bool registered = true;  // also ours with buffers from ncclMemAlloc
+};
+
+/// Everything to be compared, started and asleep. Used by one thread.
 class Field {
  public:
-  /// `programs` is the folder of the compare_worker_* programs; `folder` an empty scratch folder.
   /// What is missing or does not start is left out, with a line of reason in `left_out`.
-  Field(const std::string& programs, const std::string& folder, int ranks, int cores,
-        const PeerChoice& peers, const std::vector<OwnSetting>& own, const std::vector<Type>& types,
-        bool registered);
+  explicit Field(const FieldOptions& options);
 
   std::vector<Contender> contenders;
   std::vector<std::string> left_out;
 
  private:
+  Launch launch_of(const std::string& label, std::vector<std::string> arguments) const;
   Group* start(const Launch& launch);
+  bool present(const std::string& family, const std::string& worker, const std::string& launcher);
+  void add_ours();
+  void add_open_mpi();
+  void add_mpich();
+  void add_gloo();
 
-  std::string programs_;
-  std::string folder_;
-  int ranks_;
+  FieldOptions options_;
   std::vector<std::unique_ptr<Group>> groups_;
 };
 

@@ -107,6 +107,10 @@ bool parse_options(int argc, char** argv, Options* options, int* code) {
   app.add_option("--types", types, "of ours: float32, bfloat16, float16; peers take float32")
       ->capture_default_str();
   app.add_option("--ours", own, "one more setting of ours: \"label:NAME=value NAME=value\"");
+  app.add_option("--bind", options->bind,
+                 "auto (one core per rank, if there are enough), cores, none")
+      ->check(CLI::IsMember({"auto", "cores", "none"}))
+      ->capture_default_str();
   app.add_option("--json", options->json, "also write a JSON line per cell to this file");
   app.add_option("--svg", options->svg, "draw bus bandwidth against size into this file");
   app.add_option("--replay", options->replay,

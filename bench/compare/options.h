@@ -18,6 +18,7 @@ struct Options {
   PeerChoice peers;
   Rules rules;
   bool registered = true;
+  std::string bind = "auto";  // auto: to cores when there is one for each rank; cores; none
   bool details = false;
   std::string json;
   std::string svg;

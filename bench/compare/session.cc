@@ -21,6 +21,8 @@ constexpr uint64_t kHugeBytes = 64ull << 20;  // from here one sample a turn may
 constexpr uint64_t kLineBytes = 64;           // up to here the cache-line round trip is quoted
 constexpr uint64_t kStreamBytes = 16 << 20;   // from here the streaming copy is quoted
 constexpr int kTrialRepeats = 3;
+constexpr double kHopeless = 20;  // times the best peer at first sight
+constexpr double kSlowUs = 500;   // no need of blocks to find out how long a call takes
 
 std::atomic<bool> interrupted{false};
 
@@ -51,6 +53,7 @@ struct Entrant {
   const Contender* contender = nullptr;
   Result result;
   Turn turn;
+  double trial_us = 0;
   bool dropped = false;
 };
 
@@ -66,6 +69,7 @@ class Game {
     const double own = own_us();
     const double start = now_us();
     for (const Contender& contender : contenders) enter(contender);
+    drop_the_hopeless();
     const size_t count = entrants_.size();
     for (int repeat = 0; repeat < rules_.repeats && going_on(); ++repeat) {
       for (size_t i = 0; i < count; ++i) take_turn(entrants_[(i + repeat) % count]);
@@ -99,12 +103,16 @@ class Game {
     turn.registered = contender.registered ? 1 : 0;
     contender.variant.copy(turn.variant, sizeof turn.variant - 1);
     const bool tiny = cell_.bytes <= kTinyBytes;
-    turn.calls_per_block = tiny ? 16 : 1;
-    turn.blocks = tiny ? 5 : cell_.bytes >= kHugeBytes ? 1 : 3;
+    turn.blocks = cell_.bytes >= kHugeBytes ? 1 : 3;
     turn.warmup_blocks = cell_.bytes >= kHugeBytes ? 1 : 2;
-    const Played played = go(entrant);
+    Played played = go(entrant);
+    if (tiny && entrant.result.refused.empty() && median(played.us) < kSlowUs) {
+      turn.calls_per_block = 16;
+      played = go(entrant);
+    }
     if (entrant.result.refused.empty()) {
       const double call_us = std::max(0.02, median(played.us));
+      entrant.trial_us = call_us;
       if (tiny) {
         turn.calls_per_block =
             static_cast<uint32_t>(std::clamp(std::ceil(kBlockUs / call_us), 1.0, 8192.0));
@@ -140,18 +148,36 @@ class Game {
     if (cell_.bytes >= kStreamBytes) streams_.push_back(stream_copy_bytes_per_s());
   }
 
+  /// Peers that took many times the best peer's time when they were tried do not play at all: with
+  /// more ranks than cores a library that cannot yield takes a thousand times as long.
+  void drop_the_hopeless() {
+    double best = 0;
+    for (const Entrant& entrant : entrants_) {
+      if (entrant.trial_us > 0 && peer(entrant) && (best == 0 || entrant.trial_us < best)) {
+        best = entrant.trial_us;
+      }
+    }
+    for (Entrant& entrant : entrants_) {
+      if (!peer(entrant) || entrant.trial_us <= best * kHopeless) continue;
+      entrant.dropped = true;
+      entrant.result.us.push_back(entrant.trial_us);
+    }
+  }
+
   void drop_the_slow() {
     double best = 0;
-    for (Entrant& entrant : entrants_) {
-      if (entrant.result.us.empty() || entrant.result.family == "railccl") continue;
+    for (const Entrant& entrant : entrants_) {
+      if (entrant.result.us.empty() || !peer(entrant)) continue;
       const double us = median(entrant.result.us);
       if (best == 0 || us < best) best = us;
     }
     for (Entrant& entrant : entrants_) {
-      if (entrant.result.us.empty() || entrant.result.family == "railccl") continue;
-      entrant.dropped = median(entrant.result.us) > best * rules_.dropped_beyond;
+      if (entrant.result.us.empty() || !peer(entrant)) continue;
+      if (median(entrant.result.us) > best * rules_.dropped_beyond) entrant.dropped = true;
     }
   }
+
+  static bool peer(const Entrant& entrant) { return entrant.result.family != "railccl"; }
 
   const Cell cell_;
   const Rules& rules_;

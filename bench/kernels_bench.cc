@@ -4,14 +4,20 @@
 // copy" is that rate over the rate of copy() on the same number of bytes moved, measured in this
 // run, so it is the fraction of the cache's or memory's bandwidth that is reached.
 //
+// "memory/..." runs on all processors at once, each with its own buffers of 64 MiB, and reports the
+// fraction of the rate at which they copy with streaming stores ("of_streaming_copy").
+//
 //   kernels_bench --benchmark_filter='reduce/sum/half'
+//   kernels_bench --benchmark_filter='memory/' --benchmark_repetitions=5
 #include <benchmark/benchmark.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cstring>
 #include <map>
 #include <memory>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/clock.h"
@@ -106,12 +112,63 @@ void bench_convert(benchmark::State& state, Datatype to, Datatype from, size_t c
   report(state, count * (size_of(from) + size_of(to)));
 }
 
+/// Every processor reads n_srcs operands and writes n_dsts at the same time as the others.
+void bench_memory(benchmark::State& state, Datatype type, int n_srcs, int n_dsts, Store store) {
+  static double streaming_copy = 0;  // bytes per second; written by the first row's thread 0
+  constexpr size_t kBytes = size_t{64} << 20;
+  std::vector<Operand> operands;
+  std::vector<const void*> srcs;
+  std::vector<void*> dsts;
+  for (int i = 0; i < n_srcs + n_dsts; i++) operands.emplace_back(kBytes, 0);
+  for (int i = 0; i < n_srcs; i++) srcs.push_back(operands[static_cast<size_t>(i)].data());
+  for (int i = 0; i < n_dsts; i++) dsts.push_back(operands[static_cast<size_t>(n_srcs + i)].data());
+  int64_t begin = 0;
+  for (auto _ : state) {
+    if (begin == 0) begin = now_ns();
+    reduce_to(dsts.data(), n_dsts, srcs.data(), n_srcs, kBytes / size_of(type), type,
+              Reduction::sum, {}, {}, store);
+    benchmark::ClobberMemory();
+  }
+  const double seconds = static_cast<double>(now_ns() - begin) * 1e-9;
+  const double moved =
+      static_cast<double>(kBytes) * (n_srcs + n_dsts) * static_cast<double>(state.iterations());
+  state.SetBytesProcessed(static_cast<int64_t>(moved));
+  if (state.thread_index() != 0) return;
+  const double rate = moved * state.threads() / seconds;
+  if (n_srcs == 1 && n_dsts == 1 && store == Store::streaming)
+    streaming_copy = std::max(streaming_copy, rate);
+  if (streaming_copy > 0) state.counters["of_streaming_copy"] = rate / streaming_copy;
+}
+
+void register_memory() {
+  struct Shape {
+    int n_srcs;
+    int n_dsts;
+  };
+  const Shape shapes[] = {{1, 1}, {1, 2}, {2, 1}, {4, 1}, {2, 2}, {4, 4}};
+  const auto processors = static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+  for (const Datatype type : {Datatype::float32, Datatype::float16, Datatype::bfloat16}) {
+    for (const Store store : {Store::streaming, Store::cached}) {
+      for (const auto& [n_srcs, n_dsts] : shapes) {
+        if (n_srcs == 1 && type != Datatype::float32) continue;  // a copy
+        const std::string name =
+            std::string("memory/") + (store == Store::streaming ? "streaming/" : "cached/") +
+            name_of(type) + "/" + std::to_string(n_srcs) + "to" + std::to_string(n_dsts);
+        benchmark::RegisterBenchmark(name.c_str(), bench_memory, type, n_srcs, n_dsts, store)
+            ->Threads(processors)
+            ->UseRealTime();
+      }
+    }
+  }
+}
+
 std::string size_text(size_t bytes) {
   return bytes >= size_t{1} << 20 ? std::to_string(bytes >> 20) + "M"
                                   : std::to_string(bytes >> 10) + "K";
 }
 
 void register_all() {
+  register_memory();
   // In the first-level cache, the second-level cache, and memory.
   const size_t sizes[] = {size_t{8} << 10, size_t{128} << 10, size_t{64} << 20};
   for (int t = 0; t < kDatatypeCount; t++) {

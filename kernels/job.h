@@ -17,8 +17,28 @@ struct Job {
   size_t count;  // elements
   Scale pre;
   Scale post;
-  bool streaming;  // dst is none of the sources
+  bool streaming;  // no destination is a source, and all lie alike in their cache lines
+  void* const* more = nullptr;  // further destinations
+  int n_more = 0;
 };
+
+/// Streaming stores are in no order with other stores: a flag that is set after them might be seen
+/// before them. Whoever streams does so while one of these lives; its end puts all that was
+/// streamed before whatever this thread stores next.
+class Streaming {
+ public:
+  Streaming() = default;
+  Streaming(const Streaming&) = delete;
+  Streaming& operator=(const Streaming&) = delete;
+  ~Streaming();
+};
+
+/// Copies with streaming stores, but for the cache lines at both ends that it does not fill. All
+/// destinations must lie alike in their cache lines, and n_dsts be at least 1.
+void stream(void* const* dsts, int n_dsts, const void* src, size_t bytes, const Streaming& order);
+
+/// Do all destinations lie alike in their cache lines?
+bool lie_alike(void* const* dsts, int n_dsts);
 
 // `op` is one of sum, prod, max, min. Integers take no division: see divide_integers.
 void reduce_float(const Job& job, Datatype type, Reduction op);

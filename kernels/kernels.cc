@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
+#include <optional>
 
 #include "kernels/job.h"
 
@@ -36,9 +38,10 @@ void run(const Job& job, Datatype type, Reduction op) {
   }
 }
 
+constexpr size_t kTileBytes = 8192;  // on the stack, and in the first-level cache
+
 /// Integers have no vector division: tile by tile, so that the quotients are taken in cache.
 void run_dividing(const Job& job, Datatype type, Reduction op) {
-  constexpr size_t kTileBytes = 8192;
   constexpr int kPointers = 64;
   const size_t element = size_of(type);
   const size_t tile_count = kTileBytes / element;
@@ -76,6 +79,43 @@ void run_dividing(const Job& job, Datatype type, Reduction op) {
   }
 }
 
+bool among(const void* const* srcs, int n_srcs, const void* pointer) {
+  return std::find(srcs, srcs + n_srcs, pointer) != srcs + n_srcs;
+}
+
+/// Several destinations that cannot all be written alike: tile by tile, so that the result is still
+/// in the first-level cache when it is written out. A tile has been read from all sources before
+/// any destination is touched.
+void run_by_tiles(void* const* dsts, int n_dsts, const void* const* srcs, int n_srcs,
+                  const Job& job, Datatype type, Reduction op, bool streaming) {
+  constexpr int kPointers = 64;
+  const size_t element = size_of(type);
+  const size_t bytes = job.count * element;
+  if (n_srcs > kPointers) {
+    // Too many pointers to move along: the first destination takes the result, the others copy it.
+    reduce(dsts[0], srcs, n_srcs, job.count, type, op, job.pre, job.post, Store::cached);
+    return copy_to(dsts + 1, n_dsts - 1, dsts[0], bytes, Store::cached);
+  }
+  std::optional<Streaming> order;
+  if (streaming) order.emplace();
+  alignas(64) std::array<uint8_t, kTileBytes> result;
+  std::array<const void*, kPointers> here;
+  for (size_t at = 0; at < bytes; at += kTileBytes) {
+    const size_t tile = std::min(kTileBytes, bytes - at);
+    for (int s = 0; s < n_srcs; s++)
+      here[static_cast<size_t>(s)] = static_cast<const uint8_t*>(srcs[s]) + at;
+    reduce(result.data(), here.data(), n_srcs, tile / element, type, op, job.pre, job.post,
+           Store::cached);
+    for (int d = 0; d < n_dsts; d++) {
+      void* const to = static_cast<uint8_t*>(dsts[d]) + at;
+      if (order && !among(srcs, n_srcs, dsts[d]))
+        stream(&to, 1, result.data(), tile, *order);
+      else
+        std::memcpy(to, result.data(), tile);
+    }
+  }
+}
+
 }  // namespace
 
 Scaling scaling_of(Reduction op, Datatype type, int ranks, const Scale& factor) {
@@ -92,58 +132,40 @@ Scaling scaling_of(Reduction op, Datatype type, int ranks, const Scale& factor) 
 
 void reduce(void* dst, const void* const* srcs, int n_srcs, size_t count, Datatype type,
             Reduction op, const Scale& pre, const Scale& post, Store store) {
+  reduce_to(&dst, 1, srcs, n_srcs, count, type, op, pre, post, store);
+}
+
+void reduce_to(void* const* dsts, int n_dsts, const void* const* srcs, int n_srcs, size_t count,
+               Datatype type, Reduction op, const Scale& pre, const Scale& post, Store store) {
   if (count == 0) return;
   const size_t bytes = count * size_of(type);
   const bool unscaled = pre.kind == Scale::Kind::none && post.kind == Scale::Kind::none;
-  if (n_srcs == 1 && unscaled) return copy(dst, srcs[0], bytes, store);
-
-  // Streaming evicts what it writes, so it never pays when the same lines were just read.
+  if (n_srcs == 1 && unscaled) return copy_to(dsts, n_dsts, srcs[0], bytes, store);
   const bool big =
       store == Store::streaming || (store == Store::by_size && bytes >= streaming_bytes());
-  const bool in_place = std::find(srcs, srcs + n_srcs, dst) != srcs + n_srcs;
-  const Job job{static_cast<uint8_t*>(dst),
+  const bool divides =
+      !is_float(type) && (pre.kind == Scale::Kind::divide || post.kind == Scale::Kind::divide);
+  // Streaming evicts what it writes, so it never pays when the same lines were just read.
+  const auto in_place =
+      big ? std::count_if(dsts, dsts + n_dsts, [&](void* dst) { return among(srcs, n_srcs, dst); })
+          : 0;
+  const bool alike = in_place == n_dsts || (in_place == 0 && lie_alike(dsts, n_dsts));
+  const Job job{static_cast<uint8_t*>(dsts[0]),
                 static_cast<const uint8_t*>(srcs[0]),
                 srcs + 1,
                 n_srcs - 1,
                 count,
                 pre,
                 post,
-                big && !in_place};
-  const bool divides = pre.kind == Scale::Kind::divide || post.kind == Scale::Kind::divide;
-  if (divides && !is_float(type))
+                big && in_place == 0,
+                dsts + 1,
+                n_dsts - 1};
+  if (n_dsts == 1 && divides)
     run_dividing(job, type, combining(op));
+  else if (divides || (big && !alike))
+    run_by_tiles(dsts, n_dsts, srcs, n_srcs, job, type, op, big);
   else
     run(job, type, combining(op));
-}
-
-void reduce_to(void* const* dsts, int n_dsts, const void* const* srcs, int n_srcs, size_t count,
-               Datatype type, Reduction op, const Scale& pre, const Scale& post, Store store) {
-  const size_t element = size_of(type);
-  const bool unscaled = pre.kind == Scale::Kind::none && post.kind == Scale::Kind::none;
-  if (n_dsts == 1) return reduce(dsts[0], srcs, n_srcs, count, type, op, pre, post, store);
-  if (n_srcs == 1 && unscaled) return copy_to(dsts, n_dsts, srcs[0], count * element, store);
-  if (store == Store::by_size)
-    store = count * element >= streaming_bytes() ? Store::streaming : Store::cached;
-
-  // Tile by tile, so that the result is still in the first-level cache when it is written out. A
-  // tile has been read from all sources before any destination is touched.
-  constexpr size_t kTileBytes = 4096;
-  constexpr int kPointers = 64;
-  alignas(64) std::array<uint8_t, kTileBytes> result;
-  std::array<const void*, kPointers> here;
-  if (n_srcs > kPointers) {
-    // Too many pointers to move along: the first destination takes the result, the others copy it.
-    reduce(dsts[0], srcs, n_srcs, count, type, op, pre, post, Store::cached);
-    return copy_to(dsts + 1, n_dsts - 1, dsts[0], count * element, store);
-  }
-  for (size_t at = 0; at < count; at += kTileBytes / element) {
-    const size_t tile = std::min(kTileBytes / element, count - at);
-    for (int s = 0; s < n_srcs; s++)
-      here[static_cast<size_t>(s)] = static_cast<const uint8_t*>(srcs[s]) + at * element;
-    reduce(result.data(), here.data(), n_srcs, tile, type, op, pre, post, Store::cached);
-    for (int d = 0; d < n_dsts; d++)
-      copy(static_cast<uint8_t*>(dsts[d]) + at * element, result.data(), tile * element, store);
-  }
 }
 
 void scale(void* dst, const void* src, size_t count, Datatype type, const Scale& scale) {

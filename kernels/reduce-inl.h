@@ -1,10 +1,12 @@
 // Per-target reduction loop, shared by the files of the datatype families.
 //
-// Four vectors at a time: every source is read once, accumulators stay in registers over all
-// sources (so narrow floats are rounded once however many there are), the result is written once.
-// Four vectors are at least one cache line of each source on wide targets, so that lines are used
-// up while they are at hand even when there are more sources than cache ways. Included once per
-// Highway target.
+// Four vectors or more at a time: every source is read once, accumulators stay in registers over
+// all sources (so narrow floats are rounded once however many there are), the result is written
+// once. Four vectors are at least one cache line of each source on wide targets, so that lines are
+// used up while they are at hand even when there are more sources than cache ways. Further
+// destinations are written from the same registers: by way of a buffer in the first-level cache,
+// two of them take one and a half times as long outside the caches. Included once per Highway
+// target.
 #if defined(RAILCCL_KERNELS_REDUCE_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef RAILCCL_KERNELS_REDUCE_INL_H_
 #undef RAILCCL_KERNELS_REDUCE_INL_H_
@@ -84,6 +86,10 @@ HWY_INLINE void reduce_packs(const Job& job, const Scaler<C>& pre, const Scaler<
   post.apply(sum);
   for (size_t i = 0; i < n; i++)
     C::store(sum + i * kPack, job.dst + offset + bytes_of<C>(i), streaming);
+  for (int d = 0; d < job.n_more; d++) {
+    uint8_t* const to = static_cast<uint8_t*>(job.more[d]) + offset;
+    for (size_t i = 0; i < n; i++) C::store(sum + i * kPack, to + bytes_of<C>(i), streaming);
+  }
 }
 
 /// Less than a pack, at byte `offset`: through a buffer of a whole one.
@@ -104,11 +110,15 @@ HWY_NOINLINE void reduce_partial(const Job& job, const Scaler<C>& pre, const Sca
   post.apply(sum);
   C::store(sum, buffer, false);
   std::memcpy(job.dst + offset, buffer, bytes);
+  for (int d = 0; d < job.n_more; d++)
+    std::memcpy(static_cast<uint8_t*>(job.more[d]) + offset, buffer, bytes);
 }
 
 template <class C, class Op, int n_rest>
 HWY_NOINLINE void reduce_loop(const Job& job) {
-  constexpr size_t kPacks = 4 / C::kPack;
+  // Two cache lines at least where there are 32 registers.
+  constexpr size_t kVectors = HWY_TARGET == HWY_AVX3 && bytes_of<C>(4 / C::kPack) < 128 ? 8 : 4;
+  constexpr size_t kPacks = kVectors / C::kPack;
   constexpr size_t kOne = bytes_of<C>(1);
   constexpr size_t kBlock = bytes_of<C>(kPacks);
   const Scaler<C> pre(job.pre);
@@ -134,7 +144,7 @@ HWY_NOINLINE void reduce_loop(const Job& job) {
   for (; offset + kOne <= bytes; offset += kOne)
     reduce_packs<C, Op, 1, n_rest>(job, pre, post, offset, false);
   if (offset < bytes) reduce_partial<C, Op>(job, pre, post, offset, bytes - offset);
-  if (streaming) hwy::FlushStream();
+  if (streaming) hwy::FlushStream();  // see Streaming
 }
 
 /// Picks the loop: two, three and four sources have their own, without an inner loop.

@@ -12,7 +12,7 @@ namespace railccl::kernels::HWY_NAMESPACE {
 
 void reduce_half_here(const Job& job, Datatype type, Reduction op) {
   if (type == Datatype::float16) {
-    if (!reduce_codes<int16_t, 0x7c00, false>(job, op)) reduce_op<HalfCodec>(job, op);
+    if (!reduce_codes<int16_t, 0x7c00, false>(job, op)) reduce_op<HalfReduceCodec>(job, op);
   } else {
     if (!reduce_codes<int16_t, 0x7f80, false>(job, op)) reduce_op<BrainCodec>(job, op);
   }

@@ -145,35 +145,47 @@ HWY_INLINE VF decode_half(VU code) {
   return hn::Or(hn::Or(scaled, hn::BitCast(df, sign)), special);
 }
 
-/// float16 codes to float32.
-using U16 = hn::Rebind<uint16_t, F32>;
-HWY_INLINE VF widen_half(hn::VFromD<U16> code) {
+/// float16 codes to float32 lanes of D.
+template <class D>
+HWY_INLINE hn::VFromD<D> widen_half(D d, hn::VFromD<hn::Rebind<uint16_t, D>> code) {
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-  return hn::PromoteTo(F32(), hn::BitCast(hn::Rebind<hwy::float16_t, F32>(), code));
+  return hn::PromoteTo(d, hn::BitCast(hn::Rebind<hwy::float16_t, D>(), code));
 #else
+  (void)d;
   return decode_half(hn::PromoteTo(U32(), code));
 #endif
 }
+using U16 = hn::Rebind<uint16_t, F32>;
 
-struct HalfCodec {
-  using D = F32;
-  using V = VF;
+template <class Lanes>
+struct HalfCodecOf {
+  using D = Lanes;
+  using V = hn::VFromD<D>;
   using Factor = float;
   static constexpr size_t kBytes = 2;
   static constexpr size_t kPack = 1;
+  using Codes = hn::Rebind<uint16_t, D>;
 
   static HWY_INLINE void load(const uint8_t* from, V* out) {
-    out[0] = widen_half(load_bits(U16(), from));
+    out[0] = widen_half(D(), load_bits(Codes(), from));
   }
   static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    const auto code = hn::BitCast(U16(), hn::DemoteTo(hn::Rebind<hwy::float16_t, D>(), in[0]));
+    const auto code = hn::BitCast(Codes(), hn::DemoteTo(hn::Rebind<hwy::float16_t, D>(), in[0]));
 #else
-    const auto code = narrow(U16(), encode_small<10, 15, 16>(in[0], 0x1.0p16f, 0x1.8p16f));
+    const auto code = narrow(Codes(), encode_small<10, 15, 16>(in[0], 0x1.0p16f, 0x1.8p16f));
 #endif
-    store_bits(U16(), code, to, streaming);
+    store_bits(Codes(), code, to, streaming);
   }
 };
+
+using HalfCodec = HalfCodecOf<F32>;
+#if HWY_TARGET == HWY_AVX3
+/// Zen 4 converts two vectors of 256 bits faster than one of 512: 80 instead of 70 GB/s.
+using HalfReduceCodec = HalfCodecOf<hn::CappedTag<float, 8>>;
+#else
+using HalfReduceCodec = HalfCodec;
+#endif
 
 struct BrainCodec {
   using D = F32;
@@ -187,22 +199,53 @@ struct BrainCodec {
     out[0] = hn::BitCast(D(), hn::ShiftLeft<16>(two));
     out[1] = hn::BitCast(D(), hn::And(two, hn::Set(U32(), 0xffff0000u)));
   }
+  // The processors' own conversion flushes denormals, hence integer arithmetic. A NaN must be kept
+  // from it: the carry could make it infinite or zero.
   static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
-    const VU low = hn::ShiftRight<16>(rounded(in[0]));
-    const VU two = select_bits(hn::Set(U32(), 0xffff0000u), rounded(in[1]), low);
-    store_bits(U32(), two, to, streaming);
+    V even = in[0];
+    V odd = in[1];
+    if (HWY_UNLIKELY(any_nan(even, odd))) {
+      even = with_one_nan(even);
+      odd = with_one_nan(odd);
+    }
+    store_bits(U32(), rounded(hn::BitCast(U32(), even), hn::BitCast(U32(), odd)), to, streaming);
   }
 
  private:
-  /// The code in the high half. The processors' own conversion flushes denormals, hence integer
-  /// arithmetic; a NaN is kept apart because the carry could make it infinite or zero.
-  static HWY_INLINE VU rounded(V v) {
+  static HWY_INLINE bool any_nan(V a, V b) {
+#if HWY_TARGET == HWY_AVX3
+    return _mm512_cmp_ps_mask(a.raw, b.raw, _CMP_UNORD_Q) != 0;
+#else
+    return !hn::AllFalse(D(), hn::Or(hn::IsNaN(a), hn::IsNaN(b)));
+#endif
+  }
+
+  static HWY_INLINE V with_one_nan(V v) {
+    const V nan = hn::BitCast(D(), hn::Set(U32(), 0x7fc00000u));
+    return hn::IfThenElse(hn::IsNaN(v), nan, v);
+  }
+
+  /// Pairs of codes: upper halves, plus one where the lower half is more than half a unit of the
+  /// last place, or half a unit next to an odd upper half.
+  static HWY_INLINE VU rounded(VU even, VU odd) {
     const U32 du;
-    const VU bits = hn::BitCast(du, v);
-    const VU odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1u));
-    const VU up = hn::Add(hn::Add(bits, hn::Set(du, 0x7fffu)), odd);
-    return hn::BitCast(du, hn::IfThenElse(hn::IsNaN(v), hn::BitCast(D(), hn::Set(du, 0x7fc00000u)),
-                                          hn::BitCast(D(), up)));
+    const VU upper = select_bits(hn::Set(du, 0xffff0000u), odd, hn::ShiftRight<16>(even));
+    const VU lower = select_bits(hn::Set(du, 0xffff0000u), hn::ShiftLeft<16>(odd), even);
+    const VU deciding = hn::Or(lower, hn::And(upper, hn::Set(du, 0x00010001u)));
+#if HWY_TARGET == HWY_SCALAR
+    const uint32_t bits = hn::GetLane(deciding);
+    const uint32_t up_even = (bits & 0xffff) > 0x8000 ? 1 : 0;
+    const uint32_t up_odd = (bits >> 16) > 0x8000 ? 1u << 16 : 0;
+    return hn::Add(upper, hn::Set(du, up_even + up_odd));  // only a NaN would carry over
+#elif HWY_TARGET == HWY_AVX3
+    const auto up = _mm512_cmpgt_epu16_mask(deciding.raw, _mm512_set1_epi16(-0x8000));
+    return VU{_mm512_mask_add_epi16(upper.raw, up, upper.raw, _mm512_set1_epi16(1))};
+#else
+    const hn::Repartition<uint16_t, U32> dh;
+    const auto above = hn::SaturatedSub(hn::BitCast(dh, deciding), hn::Set(dh, uint16_t{0x8000}));
+    const auto up = hn::Min(above, hn::Set(dh, uint16_t{1}));
+    return hn::BitCast(du, hn::Add(hn::BitCast(dh, upper), up));
+#endif
   }
 };
 
@@ -240,7 +283,7 @@ struct E4m3Codec {
     // NaN's code becomes float16's NaN.
     const auto carried = hn::Add(code, hn::Set(di, int16_t{0x80}));
     const auto half = hn::OrAnd(code, carried, hn::Set(di, int16_t{0x4000}));
-    return hn::Mul(widen_half(hn::BitCast(U16(), half)), hn::Set(D(), 256.0f));
+    return hn::Mul(widen_half(D(), hn::BitCast(U16(), half)), hn::Set(D(), 256.0f));
   }
 };
 
@@ -254,8 +297,8 @@ struct E5m2Codec {
   static HWY_INLINE void load(const uint8_t* from, V* out) {
     // Each code is the high byte of a float16.
     const auto two = load_bits(U16(), from);
-    out[0] = widen_half(hn::ShiftLeft<8>(two));
-    out[1] = widen_half(hn::And(two, hn::Set(U16(), uint16_t{0xff00})));
+    out[0] = widen_half(D(), hn::ShiftLeft<8>(two));
+    out[1] = widen_half(D(), hn::And(two, hn::Set(U16(), uint16_t{0xff00})));
   }
   static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
     const VU even = encode_small<2, 15, 8>(in[0], 57344.0f, 0x1.cp16f);

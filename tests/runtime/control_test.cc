@@ -5,11 +5,15 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 
 #include <chrono>
+#include <csignal>
 #include <cstdio>
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "base/clock.h"
@@ -364,6 +368,35 @@ TEST(Control, AHalfMessageHarmsNobody) {
   two.join();
 }
 
+// GCC 12's address sanitizer does not guard the locks of its allocator across fork: a thread that
+// is just allocating leaves its lock taken in the child for ever, and the child hangs when it needs
+// it. (Seen in one of three runs under load, in the start of a rendezvous thread.) So there, and
+// there only, processes fork when their other threads sleep.
+#ifdef __SANITIZE_ADDRESS__
+constexpr bool kForkInQuiet = true;
+#else
+constexpr bool kForkInQuiet = false;
+#endif
+
+/// Do all other threads of this process sleep in the kernel?
+bool is_quiet() {
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    if (task.path().filename() == std::to_string(::getpid())) continue;
+    std::ifstream file(task.path() / "stat");
+    std::string stat;
+    std::getline(file, stat);  // "12 (railccl-control) S ..."
+    const size_t name_end = stat.rfind(") ");
+    if (name_end == std::string::npos || stat[name_end + 2] != 'S') return false;
+  }
+  return true;
+}
+
+pid_t careful_fork() {
+  for (int quiet = 0; kForkInQuiet && quiet < 3; quiet = is_quiet() ? quiet + 1 : 0)
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  return ::fork();
+}
+
 #ifdef __SANITIZE_THREAD__
 #define RAILCCL_SKIP_FORKS() \
   GTEST_SKIP() << "ThreadSanitizer does not allow threads in a forked child"
@@ -374,7 +407,7 @@ TEST(Control, AHalfMessageHarmsNobody) {
 TEST(ControlProcess, AKilledProcessIsNamedWithItsPid) {
   RAILCCL_SKIP_FORKS();
   const auto id = make_unique_id(quick());
-  const pid_t child = ::fork();
+  const pid_t child = careful_fork();
   if (child == 0) {
     auto meeting = Meeting::join(*id, 1, 2, quick(), nullptr);
     if (!meeting.is_ok()) ::_exit(1);
@@ -399,23 +432,22 @@ TEST(ControlProcess, AKilledProcessIsNamedWithItsPid) {
 
 TEST(ControlProcess, AForkedChildNeitherHidesDeathsNorDisturbs) {
   RAILCCL_SKIP_FORKS();
-#ifdef __SANITIZE_ADDRESS__
-  // Failed once in about 30 runs under load, never seen without the sanitizer. An open question,
-  // not a known limit of the sanitizer.
-  GTEST_SKIP() << "the grandchild's join failed once in this build; the cause is not known yet";
-#endif
   // Rank 1 is a process that forks a helper and is killed: the helper must not keep it "alive".
   int pipe_fds[2];
   ASSERT_EQ(::pipe(pipe_fds), 0);
   const auto id = make_unique_id(quick());
-  const pid_t child = ::fork();
+  const pid_t child = careful_fork();
   if (child == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     auto meeting = Meeting::join(*id, 1, 2, quick(), nullptr);
     if (!meeting.is_ok()) ::_exit(1);
     auto control = Control::start(std::move(meeting).value(), quick(), nullptr);
     if (!control.is_ok()) ::_exit(2);
-    const pid_t helper = ::fork();
+    // After this nothing more comes from rank 0 that could break the quiet.
+    if (kForkInQuiet && !(*control)->all_gather("", 10000).is_ok()) ::_exit(5);
+    const pid_t helper = careful_fork();
     if (helper == 0) {
+      ::alarm(120);  // should the test fail before it knows whom to kill
       (*control)->fail(Status(Code::aborted, "the helper must not be heard"));
       (*control)->leave();
       control->reset();
@@ -440,6 +472,9 @@ TEST(ControlProcess, AForkedChildNeitherHidesDeathsNorDisturbs) {
   ASSERT_TRUE(meeting.is_ok()) << meeting.status().text();
   auto control = Control::start(std::move(meeting).value(), quick(), nullptr);
   ASSERT_TRUE(control.is_ok());
+  if (kForkInQuiet) {
+    ASSERT_TRUE((*control)->all_gather("", 10000).is_ok());
+  }
   pid_t helper = -1;
   ASSERT_EQ(::read(pipe_fds[0], &helper, sizeof helper), static_cast<ssize_t>(sizeof helper));
   EXPECT_GT(helper, 0) << "the helper's own communicator failed";

@@ -1,8 +1,9 @@
 // All-reduce, direct: one shot, everyone sends everything to everyone, and reduces by itself.
 //
 // One round, which is the least; each rank sends and receives (p-1) n, p/2 times as much as needed.
-// For tiny messages and few ranks. All ranks add in the same order (by group index), so that all
-// get the same bits. Scratch: p chunks per channel.
+// For tiny messages and few ranks; with two ranks it moves no more than any other. All ranks add in
+// the same order (by group index), so that all get the same bits; of two ranks, recv_reduce does so
+// by itself. Scratch: p chunks per channel, none for two ranks.
 #include "algorithms/circle_cost.h"
 #include "algorithms/whole.h"
 
@@ -14,6 +15,16 @@ void direct_all_reduce(const Stage& stage, const Region& input, const Region& ou
   if (p == 1) return place(stage, input, output, stage.pre, stage.post);
   const uint64_t chunk = std::min(stage.chunk, input.count);
   if (chunk == 0) return;
+  if (p == 2) {
+    // Nothing to keep: what comes is reduced with the own input as it comes.
+    Builder& b = stage.on();
+    const int other = group.at(me + 1);
+    b.loop(plan::chunk_count(input.count, chunk), [&] {
+      b.send(other, input.chunks(chunk), stage.pre);
+      b.recv_reduce(other, input.chunks(chunk), output.chunks(chunk), stage.pre, stage.post);
+    });
+    return;
+  }
   const Region room = stage.take(static_cast<uint64_t>(p) * chunk);
   std::vector<Slice> slots;
   for (int i = 0; i < p; i++)
@@ -41,7 +52,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const int p = cost.size();
   const double n = static_cast<double>(plan::bytes_of(request));
   cost.everyone(iterations_of(request.count, tuning, tuning.channels, 1), n);
-  cost.local(p == 1 ? n : n * (p + 1));
+  cost.local(p <= 2 ? n : n * (p + 1));
   return cost.total();
 }
 

@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <climits>
 
+#include "base/fence.h"
+
 namespace railccl::transport {
 namespace {
 
@@ -33,6 +35,7 @@ bool Sleeper::wait(int64_t timeout_us) {
     expected_ = bell_->sequence_.load(std::memory_order_acquire);
     // seq_cst, partner: the load in ring_if_sleeping.
     bell_->sleeping_.store(1, std::memory_order_seq_cst);
+    full_fence();  // the owner's next look is at news that may be published by weaker stores
     armed_ = true;
     return true;
   }

@@ -2,7 +2,8 @@
 // peer making a system call while nobody sleeps.
 //
 // The bell lives in memory that both sides share. A producer publishes its news with a sequentially
-// consistent store and then calls ring_if_sleeping(), which is one load while the owner is awake.
+// consistent store (or any store, and then a full_fence) and calls ring_if_sleeping(), which is one
+// load while the owner is awake.
 // The owner sleeps in two calls of Sleeper::wait(): the first raises the flag and returns, so that
 // the owner looks once more at everything; the second sleeps, unless the bell rang in between. News
 // that is published before the flag is seen by that second look, news after it finds the flag: the
@@ -20,7 +21,7 @@ namespace railccl::transport {
 /// Zero-filled memory is a valid Doorbell.
 class alignas(64) Doorbell {
  public:
-  /// Call after a seq_cst store of the news. Any thread or process.
+  /// Call after a seq_cst store of the news, or a full_fence() behind it. Any thread or process.
   void ring_if_sleeping() {
     // seq_cst, partner: the store of 1 in Sleeper::wait.
     if (sleeping_.load(std::memory_order_seq_cst) != 0) ring();

@@ -38,6 +38,10 @@ class FaultyTransport final : public Transport {
   Result<std::byte*> peer_memory(int peer, size_t bytes) override {
     return inner_->peer_memory(peer, bytes);
   }
+  Offer offer(const std::shared_ptr<MemoryFile>& file) override { return inner_->offer(file); }
+  Result<std::shared_ptr<const Mapping>> offered(int peer, uint64_t id) override {
+    return inner_->offered(peer, id);
+  }
   void abort(const Status& why) override { inner_->abort(why); }
 
  private:

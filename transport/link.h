@@ -21,6 +21,7 @@
 #include <string>
 #include <vector>
 
+#include "base/owners.h"
 #include "base/status.h"
 
 namespace railccl::transport {
@@ -29,6 +30,16 @@ struct Capabilities {
   bool load_store = false;     // peers share memory: Transport::shared_memory works
   bool zero_copy = false;      // send() does not copy: released() lags
   bool in_place_view = false;  // peek() is as cheap as receive(): reduce out of the view
+};
+
+class Lane;
+class MemoryFile;
+
+/// What has become of the offer of a memory file.
+enum class Offer : uint8_t {
+  known,       // every peer that needs it has it
+  pending,     // not yet, or not all: offer again
+  impossible,  // it cannot be sent, or nobody could map it
 };
 
 class Link {
@@ -53,6 +64,13 @@ class Link {
   virtual void consume(size_t bytes) = 0;
   /// Moves up to `bytes` from the front of the stream to dst; returns how many.
   virtual Result<size_t> receive(void* dst, size_t bytes) = 0;
+
+  /// The link's lane for small messages, which travel beside the stream and are in order among
+  /// themselves only; null where the medium has none. Both sides have one or neither has. A lane
+  /// shows no failures: ask state() while nothing arrives.
+  virtual Lane* lane() { return nullptr; }
+  /// ok, or why nothing will arrive any more but what is here already. Any caller may ask often.
+  virtual Status state() const { return ok(); }
 
   /// "shm to rank 3 channel 0": for errors.
   virtual std::string name() const = 0;
@@ -109,6 +127,15 @@ class Transport {
   /// `peer`'s shared memory as mapped here: at least `bytes` once the peer grew its own; the result
   /// is null while the peer has not got that far (ask again).
   virtual Result<std::byte*> peer_memory(int peer, size_t bytes) = 0;
+
+  /// Gives a memory file of this process to all load/store peers of other processes. What is sent
+  /// to a peer after Offer::known finds the file in its offered().
+  virtual Offer offer(const std::shared_ptr<MemoryFile>&) { return Offer::impossible; }
+  /// Where the file with that id of `peer`'s process is mapped here; null when it was not offered,
+  /// was withdrawn or could not be mapped. Keep the pointer for as long as the memory is used.
+  virtual Result<std::shared_ptr<const Mapping>> offered(int, uint64_t) {
+    return std::shared_ptr<const Mapping>();
+  }
 
   /// Makes all calls fail with `why` from now on, promptly. Any thread.
   virtual void abort(const Status& why) = 0;

@@ -17,6 +17,7 @@
 #include "transport/abort_flag.h"
 #include "transport/registry.h"
 #include "transport/shm_handshake.h"
+#include "transport/shm_offers.h"
 #include "transport/shm_segment.h"
 
 namespace railccl::transport {
@@ -38,6 +39,7 @@ struct Peer {
   std::shared_ptr<ShmSegment> segment;  // null until connected
   UniqueFd socket;
   pid_t pid = 0;
+  ShmIncoming memory;
   Status lost;  // not ok: it will send and read no more
 
   std::string text() const {
@@ -53,6 +55,7 @@ class ShmLink final : public Link {
       : abort_(abort),
         peer_(peer),
         channel_(channel),
+        lane_(incoming.lane),
         reader_(incoming.header, incoming.data, kShmRingBytes, nullptr) {}
   Result<size_t> send(std::span<const iovec> ranges) override;
   uint64_t released() const override { return writer_.accepted(); }
@@ -63,6 +66,8 @@ class ShmLink final : public Link {
     last_view_ = kNoView;
   }
   Result<size_t> receive(void* dst, size_t bytes) override;
+  Lane* lane() override { return &lane_; }
+  Status state() const override { return failed() ? failure() : ok(); }
   std::string name() const override {
     return fmt::format("shm to {} channel {}", peer_->text(), channel_);
   }
@@ -78,6 +83,7 @@ class ShmLink final : public Link {
   bool attached_ = false;
   size_t last_view_ = kNoView;  // size of the view given since consume(), once the peer is lost
   static constexpr size_t kNoView = ~size_t{0};
+  Lane lane_;
   RingReader reader_;
   RingWriter writer_;
 };
@@ -114,6 +120,10 @@ class ShmTransport final : public Transport {
   void wake() override { mine_->bell()->ring(); }
   Result<std::byte*> shared_memory(size_t bytes) override { return mine_->grow_scratch(bytes); }
   Result<std::byte*> peer_memory(int peer, size_t bytes) override;
+  Offer offer(const std::shared_ptr<MemoryFile>& file) override {
+    return outgoing_.offer(file, remote_sockets());
+  }
+  Result<std::shared_ptr<const Mapping>> offered(int peer, uint64_t id) override;
   void abort(const Status& why) override {
     abort_.raise(why);
     mine_->bell()->ring();
@@ -149,6 +159,7 @@ class ShmTransport final : public Transport {
   void hear(Peer* peer);
   void found(Peer* peer, std::shared_ptr<ShmSegment> segment);
   void lose(Peer* peer, Status why);
+  std::vector<int> remote_sockets() const;
 
   const Context context_;
   const std::shared_ptr<ShmSegment> mine_;
@@ -158,6 +169,7 @@ class ShmTransport final : public Transport {
   AbortFlag abort_;
   std::vector<Peer> peers_;
   std::vector<Stranger> strangers_;
+  ShmOutgoing outgoing_;
   std::map<std::pair<int, int>, std::unique_ptr<ShmLink>> links_;
   int missing_ = 0;  // local peers without a segment that are not lost either
   int complaints_ = 0;
@@ -174,6 +186,7 @@ Status ShmLink::attach(int my_rank) {
   RAILCCL_TRY(const ShmSegment::Ring out, peer_->segment->ring(my_rank, channel_));
   writer_ = RingWriter(out.header, out.data, kShmRingBytes, peer_->segment->bell());
   reader_.set_writer(peer_->segment->bell());
+  lane_.attach(out.lane, peer_->segment->bell());
   attached_ = true;
   return ok();
 }
@@ -286,6 +299,27 @@ Result<std::byte*> ShmTransport::peer_memory(int rank, size_t bytes) {
   return memory;
 }
 
+Result<std::shared_ptr<const Mapping>> ShmTransport::offered(int rank, uint64_t id) {
+  if (abort_.raised()) return abort_.why();
+  if (!reaches(rank)) return Status(Code::invalid_argument, "shm does not reach rank {}", rank);
+  Peer& peer = at(rank);
+  std::shared_ptr<const Mapping> memory = peer.memory.find(id);
+  if (memory == nullptr && peer.segment != nullptr && peer.socket) {
+    hear(&peer);
+    memory = peer.memory.find(id);
+  }
+  if (memory == nullptr && !peer.lost.is_ok()) return peer.lost;
+  return memory;
+}
+
+std::vector<int> ShmTransport::remote_sockets() const {
+  std::vector<int> sockets;
+  for (const Peer& peer : peers_)
+    // Before the greeting a notice would be taken for it.
+    if (remote(peer)) sockets.push_back(peer.segment == nullptr ? -1 : peer.socket.get());
+  return sockets;
+}
+
 Status ShmTransport::progress() {
   if (abort_.raised()) return abort_.why();
   if (now_ns() >= next_poll_ns_) poll_peers();
@@ -317,6 +351,7 @@ void ShmTransport::poll_peers() {
       if (peer.socket && peer.socket.get() == events[i].data.fd) hear(&peer);
   }
   greet_strangers();
+  if (outgoing_.outdated()) outgoing_.withdraw_released(remote_sockets());
   for (Peer& peer : peers_) {
     if (peer.segment != nullptr && peer.lost.is_ok() && peer.segment->left())
       lose(&peer, Status(Code::remote, Scope::link, "{} has left", peer.text()));
@@ -409,7 +444,11 @@ void ShmTransport::hear(Peer* peer) {
     }
     return lose(peer, why.context("{}", peer->text()).widen(Scope::link));
   }
-  // Nobody says anything after hello: readable means hung up.
+  // After hello come notices about memory, and in the end the hang-up.
+  const auto there = peer->memory.hear(peer->socket.get());
+  if (!there.is_ok())
+    return lose(peer, there.status().context("{}", peer->text()).widen(Scope::link));
+  if (*there) return;
   const bool left = peer->segment->left();
   lose(peer, Status(Code::remote, Scope::link, "{} {}", peer->text(), left ? "has left" : "died"));
 }

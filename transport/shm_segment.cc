@@ -15,9 +15,11 @@ namespace railccl::transport {
 namespace {
 
 constexpr uint64_t kMagic = 0x72616c63636c7368;  // "ralcclsh"
-constexpr uint32_t kVersion = 1;
+constexpr uint32_t kVersion = 2;
 constexpr size_t kPage = 4096;
-constexpr size_t kRingStride = kPage + kShmRingBytes;
+// A page with the ring's header, then the lane.
+constexpr size_t kRingHeaderBytes = kPage + (sizeof(LaneMemory) + kPage - 1) / kPage * kPage;
+constexpr size_t kRingStride = kRingHeaderBytes + kShmRingBytes;
 constexpr size_t kScratchReserve = size_t{64} << 30;
 constexpr size_t kScratchReserveLeast = size_t{64} << 20;
 constexpr size_t kScratchStep = 64 << 10;
@@ -152,9 +154,10 @@ Result<ShmSegment::Ring> ShmSegment::ring(int from, int channel) {
     const uint64_t index = static_cast<uint64_t>(from) * kShmChannelsMax + channel;
     const uint64_t offset = kPage + index * kRingStride;
     RAILCCL_CHECK(commit(segment_.get(), offset, kRingStride));
-    RAILCCL_TRY(memory, Mirrored::map(segment_.get(), offset, kPage, kShmRingBytes));
+    RAILCCL_TRY(memory, Mirrored::map(segment_.get(), offset, kRingHeaderBytes, kShmRingBytes));
   }
-  return Ring{reinterpret_cast<RingHeader*>(memory.header()), memory.data()};
+  return Ring{reinterpret_cast<RingHeader*>(memory.header()),
+              reinterpret_cast<LaneMemory*>(memory.header() + kPage), memory.data()};
 }
 
 Result<std::byte*> ShmSegment::map_scratch() {

@@ -2,10 +2,10 @@
 //
 // Two memfds, so that nothing has a name and nothing is left behind, however the process ends, and
 // the size of /dev/shm does not matter:
-//   segment  a page with the rank's Doorbell and bookkeeping, then a place for one receive ring per
-//            (sending rank, channel), at an offset both sides compute. The file is sparse: a ring
-//            costs memory once someone asks for it. Zero-filled is an empty ring, so neither side
-//            has to wait for the other to set it up.
+//   segment  a page with the rank's Doorbell and bookkeeping, then a place for one receive ring with
+//            its lane per (sending rank, channel), at an offset both sides compute. The file is
+//            sparse: a ring costs memory once someone asks for it. Zero-filled is an empty ring and
+//            an empty lane, so neither side has to wait for the other to set it up.
 //   scratch  grows on demand and stays at one address: each process maps more address space than
 //            will be needed and the file grows under it. The published size says how much of it may
 //            be touched.
@@ -28,6 +28,7 @@
 #include "base/owners.h"
 #include "base/status.h"
 #include "transport/doorbell.h"
+#include "transport/lane.h"
 #include "transport/mirrored.h"
 #include "transport/ring.h"
 
@@ -53,6 +54,7 @@ class ShmSegment {
  public:
   struct Ring {
     RingHeader* header = nullptr;
+    LaneMemory* lane = nullptr;
     std::byte* data = nullptr;
   };
 
@@ -74,7 +76,7 @@ class ShmSegment {
   int segment_fd() const { return segment_.get(); }
   int scratch_fd() const { return scratch_.get(); }
 
-  /// The ring that carries `from`'s bytes to the owner, committed to memory and mapped on first
+  /// The ring and the lane that carry `from`'s bytes to the owner, committed to memory and mapped on first
   /// use.
   Result<Ring> ring(int from, int channel);
 

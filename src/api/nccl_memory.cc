@@ -1,31 +1,19 @@
 // The functions of nccl.h about memory: allocation, registration, windows.
 //
-// On host memory every transport works with any buffer, so a registration is bookkeeping: it is
-// checked and remembered, and whoever gives a handle back twice is told.
-#include <sys/mman.h>
-#include <unistd.h>
-
-#include <cerrno>
+// Memory from ncclMemAlloc lies in files that the ranks of a host map (transport/memory_file.h), so
+// that collectives read and write it in place. Registered or not makes no difference: on host
+// memory every transport works with any buffer, so a registration is bookkeeping. It is checked and
+// remembered, and whoever gives a handle back twice is told.
 #include <limits>
-#include <map>
 
 #include "api/errors.h"
 #include "api/jobs.h"
-#include "base/owners.h"
+#include "transport/memory_file.h"
 
 using namespace railccl;
 using namespace railccl::api;
 
 namespace {
-
-struct Allocations {
-  std::mutex mutex;
-  std::map<void*, Mapping> mappings;
-};
-Allocations& allocations() {
-  static Allocations* instance = new Allocations;  // callers may free during static destruction
-  return *instance;
-}
 
 Status check_range(const void* buffer, size_t bytes) {
   RAILCCL_CHECK(not_null(buffer, "buff"));
@@ -68,18 +56,10 @@ extern "C" {
 ncclResult_t pncclMemAlloc(void** ptr, size_t size) {
   return api::call("ncclMemAlloc", [&]() -> Status {
     RAILCCL_CHECK(not_null(ptr, "ptr"));
-    const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
     if (size > std::numeric_limits<size_t>::max() / 2)
       return Status(Code::invalid_argument, "size {} is more than any memory", size);
-    const size_t bytes = size == 0 ? page : (size + page - 1) / page * page;
-    void* address =
-        ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (address == MAP_FAILED)
-      return system_error(errno, fmt::format("cannot allocate {} bytes", bytes));
-    Mapping mapping(address, bytes);
-    std::lock_guard lock(allocations().mutex);
-    allocations().mappings.emplace(address, std::move(mapping));
-    *ptr = address;
+    RAILCCL_TRY(const auto file, transport::MemoryFile::create(size == 0 ? 1 : size));
+    *ptr = file->data();
     return ok();
   });
 }
@@ -87,15 +67,8 @@ ncclResult_t pncclMemAlloc(void** ptr, size_t size) {
 ncclResult_t pncclMemFree(void* ptr) {
   if (ptr == nullptr) return ncclSuccess;
   return api::call("ncclMemFree", [&]() -> Status {
-    Mapping mapping;  // unmapped outside the lock
-    std::lock_guard lock(allocations().mutex);
-    const auto found = allocations().mappings.find(ptr);
-    if (found == allocations().mappings.end())
-      return Status(Code::invalid_argument, "{} does not come from ncclMemAlloc, or was freed",
-                    ptr);
-    mapping = std::move(found->second);
-    allocations().mappings.erase(found);
-    return ok();
+    if (transport::MemoryFile::release(ptr)) return ok();
+    return Status(Code::invalid_argument, "{} does not come from ncclMemAlloc, or was freed", ptr);
   });
 }
 

@@ -10,7 +10,8 @@
 //                targets[0] = dst ...
 //   send         a message with the elements of src, to `peer`
 //   recv         dst = the next message from `peer`
-//   recv_reduce  dst = src op the next message from `peer`
+//   recv_reduce  dst = src op the next message from `peer` (the lower rank's operand first, so that
+//                two ranks that exchange get the same bits)
 //   signal       an empty message to `peer` (or to another channel of this rank)
 //   wait         receives it
 //

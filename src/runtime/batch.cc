@@ -14,13 +14,6 @@ namespace railccl::runtime {
 
 namespace {
 
-// How long a thread stays awake before it sleeps in a transport, in fruitless rounds. A sleep and
-// the wake-up cost about 5-10 us; where every rank has a core, news mostly comes sooner. With more
-// ranks than cores the peer needs this very core: hand it over at once. Few yields only: beside
-// other busy programs each one costs a whole time slice, while a woken sleeper goes first.
-constexpr int kSpins = 2000;
-constexpr int kYields = 20;
-constexpr int kYieldsCrowded = 8;
 constexpr int kThoroughEvery = 64;  // fruitless rounds between looks at the clock
 constexpr int kBusyRounds = 16;     // fruitful rounds between looks at the media
 // The longest sleep: bounds how late a verdict or an abort can be noticed, should a wake-up fail.
@@ -29,14 +22,6 @@ constexpr int64_t kSleepUs = 50'000;
 constexpr int64_t kVerdictMs = 300;
 // While one thread looks after several ranks, none of the transports sees the others' events.
 constexpr int64_t kSleepSharedUs = 100;
-
-void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 /// The call as all ranks must describe it.
 std::string agreed_text(plan::Request request) {
@@ -95,11 +80,13 @@ bool Share::step() {
     return true;
   }
   auto second = step_collectives();
+  member_.wires().ring();
   if (!second.is_ok()) {
     end(second.status());
     return true;
   }
-  if (!transfers_open_ && running_ == nullptr && next_ == calls_.size()) close();
+  if (!transfers_open_ && running_ == nullptr && asking_ == nullptr && next_ == calls_.size())
+    close();
   if (*first || *second || !open_) return true;
   // What others made of a later call is heeded only now: a rank that is behind may still find all
   // it needs for this one.
@@ -117,9 +104,20 @@ Result<bool> Share::step_transfers() {
 }
 
 Result<bool> Share::step_collectives() {
-  if (running_ == nullptr) {
+  if (running_ == nullptr && asking_ == nullptr) {
     RAILCCL_CHECK(start_next());
-    if (running_ == nullptr) return false;
+    if (running_ == nullptr && asking_ == nullptr) return false;
+  }
+  if (asking_ != nullptr) {
+    OpenBuffers& buffers = member_.open_buffers();
+    const Outcome outcome = buffers.step();
+    if (!outcome.status.is_ok())
+      return outcome.status.context("{} as operation {}", plan::text_of(asking_->request),
+                                    sequence_);
+    if (!outcome.done) return outcome.progressed;
+    const Call& call = *asking_;
+    asking_ = nullptr;
+    RAILCCL_CHECK(launch(call, buffers.open()));
   }
   const Outcome outcome = running_->execution->step();
   if (!outcome.status.is_ok())
@@ -138,18 +136,34 @@ Status Share::start_next() {
     const Call& call = calls_[next_++];
     if (call.kind != Call::Kind::collective) continue;
     sequence_ = member_.next_sequence();
-    auto plan = member_.plan_for(call.request);
-    if (!plan.is_ok()) return plan.status();
-    Execution::Operation operation;
-    operation.sequence = sequence_;
-    operation.input = call.input;
-    operation.output = call.output;
-    operation.scaling =
-        kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor);
-    RAILCCL_CHECK((*plan)->execution->begin(operation));
-    running_ = *plan;
+    if (!member_.may_be_open(call.request)) return launch(call, false);
+    RAILCCL_CHECK(member_.open_buffers().begin(
+        {.request = call.request,
+         .sequence = sequence_,
+         .input = call.input,
+         .output = call.output,
+         .pre = kernels::scaling_of(call.request.op, call.request.datatype, member_.size(),
+                                    call.factor)
+                    .pre}));
+    asking_ = &call;
     return ok();
   }
+  return ok();
+}
+
+/// Starts a collective: by a plan for open buffers, when the ranks have found that all are.
+Status Share::launch(const Call& call, bool open) {
+  auto plan = member_.plan_for(call.request, open);
+  if (!plan.is_ok()) return plan.status();
+  Execution::Operation operation;
+  operation.sequence = sequence_;
+  operation.input = call.input;
+  operation.output = call.output;
+  operation.scaling =
+      kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor);
+  if (open) operation.peers = member_.open_buffers().peers();
+  RAILCCL_CHECK((*plan)->execution->begin(operation));
+  running_ = *plan;
   return ok();
 }
 
@@ -160,7 +174,7 @@ void Share::end(const Status& status) {
   const bool in_step = status.scope() == Scope::call &&
                        (status.code() == Code::invalid_argument ||
                         status.code() == Code::invalid_usage || status.code() == Code::unsupported);
-  if (in_step && running_ == nullptr) return close();
+  if (in_step && running_ == nullptr && asking_ == nullptr) return close();
   if (status.code() == Code::remote || status.code() == Code::system) {
     // A broken link is often the echo of something that the peer has told everyone about.
     const Deadline deadline = Deadline::after_ms(kVerdictMs);
@@ -168,8 +182,11 @@ void Share::end(const Status& status) {
       std::this_thread::sleep_for(std::chrono::microseconds(kSleepSharedUs));
     if (member_.troubled()) status_ = member_.trouble();
   }
-  if (running_ != nullptr && running_->execution->mismatch()) {
-    const Mismatch& mismatch = *running_->execution->mismatch();
+  const std::optional<Mismatch>* found = nullptr;
+  if (running_ != nullptr) found = &running_->execution->mismatch();
+  if (asking_ != nullptr) found = &member_.open_buffers().mismatch();
+  if (found != nullptr && *found) {
+    const Mismatch& mismatch = **found;
     member_.control().report_mismatch(sequence_, mismatch.mine, mismatch.peer, mismatch.theirs);
   }
   member_.fail(status_);
@@ -178,6 +195,7 @@ void Share::end(const Status& status) {
 
 void Share::close() {
   open_ = false;
+  member_.wires().ring();
   transfers_.reset();
   member_.turns().leave(ticket_);
 }
@@ -189,22 +207,28 @@ void Share::look_after(int64_t now_ns) {
     reports_ = 0;
     return;
   }
+  Status odd = running_ != nullptr ? running_->execution->look_aside() : ok();
+  if (asking_ != nullptr) odd = member_.open_buffers().look_aside();
+  if (odd.is_ok() && transfers_open_) odd = transfers_->look_aside();
+  if (!odd.is_ok()) return end(odd);
   const int64_t waited_ms = (now_ns - waiting_since_ns_) / 1'000'000;
   const Settings& settings = member_.settings();
   if (waited_ms >= settings.timeout_ms) {
     std::string text = fmt::format("{}: no progress for {} ms; waiting: {}", member_.title(),
                                    waited_ms, waiting_text());
-    if (running_ != nullptr) {
+    if (running_ != nullptr || asking_ != nullptr) {
       const std::string missing = member_.control().who_is_missing(sequence_);
       if (!missing.empty()) text += "; " + missing;
     }
     return end(Status(Code::timeout, Scope::communicator, "{}", text));
   }
   // Sends and receives are no matter of all ranks: only collectives are compared.
-  if (running_ != nullptr && waited_ms >= (reports_ + 1) * settings.stall_ms) {
+  const plan::Request* request = running_ != nullptr  ? &running_->execution->program().request
+                                 : asking_ != nullptr ? &asking_->request
+                                                      : nullptr;
+  if (request != nullptr && waited_ms >= (reports_ + 1) * settings.stall_ms) {
     reports_ = waited_ms / settings.stall_ms;
-    member_.control().report_stall(sequence_, agreed_text(running_->execution->program().request),
-                                   waited_ms);
+    member_.control().report_stall(sequence_, agreed_text(*request), waited_ms);
   }
 }
 
@@ -214,6 +238,9 @@ std::string Share::waiting_text() const {
     text = fmt::format("{} as operation {} ({})",
                        plan::text_of(running_->execution->program().request), sequence_,
                        running_->execution->waiting_for());
+  if (asking_ != nullptr)
+    text = fmt::format("{} as operation {} ({})", plan::text_of(asking_->request), sequence_,
+                       member_.open_buffers().waiting_for());
   if (transfers_open_) {
     if (!text.empty()) text += "; ";
     text += transfers_->waiting_for();
@@ -257,13 +284,12 @@ void progress(std::span<Share> shares, bool all) {
 
 }  // namespace
 
-Status run(std::span<Share> shares) {
+Status run(std::span<Share> shares, int idle) {
   if (shares.size() == 1) shares[0].wait_for_turn();
-  bool crowded = shares.size() > 1;
-  for (Share& share : shares) crowded |= share.member().crowded();
-  const int spins = crowded ? 0 : kSpins;
-  const int yields = crowded ? kYieldsCrowded : kYields;
-  int idle = 0, busy = 0;
+  // A thread that looks after several ranks keeps none of them waiting for itself.
+  Patience several(true);
+  Patience& patience = shares.size() == 1 ? shares[0].member().patience() : several;
+  int busy = 0;
   unsigned turn = 0;
   while (true) {
     bool open = false, moved = false;
@@ -275,15 +301,19 @@ Status run(std::span<Share> shares) {
       }
       open |= share.open();
     }
-    if (!open) break;
+    if (!open) {
+      if (idle > 0) patience.learn(idle);
+      break;
+    }
     if (moved) {
+      if (idle > 0) patience.learn(idle);
       idle = 0;
       // While one medium keeps the thread busy another may have news.
       if (++busy % kBusyRounds == 0) progress(shares, false);
       continue;
     }
     idle++;
-    const bool sleepy = idle > spins + yields;
+    const bool sleepy = idle > patience.spins() + patience.yields();
     const bool thorough = sleepy || idle % kThoroughEvery == 1;
     progress(shares, thorough);
     if (thorough) {
@@ -293,10 +323,10 @@ Status run(std::span<Share> shares) {
     }
     if (sleepy) {
       sleep_in(shares, &turn);
-    } else if (idle > spins) {
+    } else if (idle > patience.spins()) {
       sched_yield();
     } else {
-      relax();
+      relax_core();
     }
   }
   Status status;

@@ -21,11 +21,23 @@ class Share {
   Share(Member& member, std::span<const Call> calls, uint64_t ticket)
       : member_(member), calls_(calls), ticket_(ticket) {}
 
+  /// A Share of one collective that runs already, by `plan` as operation `sequence`.
+  Share(Member& member, const Call& call, uint64_t ticket, ReadyPlan* plan, uint64_t sequence)
+      : member_(member),
+        calls_(&call, 1),
+        ticket_(ticket),
+        next_(1),
+        running_(plan),
+        sequence_(sequence),
+        begun_(true) {}
+
   /// Sleeps until the communicator's turn has come.
   void wait_for_turn() const { member_.turns().wait(ticket_); }
   /// Does what it can; true when anything moved. Passes the turn on when the share is done.
   bool step();
   bool open() const { return open_; }
+  /// Ends it before its time.
+  void fail(const Status& status) { end(status); }
   /// Has the turn come? Before, the communicator's wires belong to another thread.
   bool begun() const { return begun_; }
   const Status& status() const { return status_; }
@@ -41,6 +53,7 @@ class Share {
   Result<bool> step_collectives();
   Result<bool> step_transfers();
   Status start_next();
+  Status launch(const Call& call, bool open);
   void end(const Status& status);
   void close();
   std::string waiting_text() const;
@@ -50,8 +63,9 @@ class Share {
   uint64_t ticket_;
   std::optional<PointToPoint> transfers_;  // set when there are sends or receives
   size_t next_ = 0;                        // calls_[0, next_) are started or are no collectives
+  const Call* asking_ = nullptr;           // the collective whose buffers are being found out about
   ReadyPlan* running_ = nullptr;
-  uint64_t sequence_ = 0;  // of the running collective
+  uint64_t sequence_ = 0;  // of the collective that runs or asks
   bool transfers_open_ = false;
   bool begun_ = false;
   bool open_ = true;
@@ -60,7 +74,7 @@ class Share {
   int64_t reports_ = 0;  // stall reports of this wait
 };
 
-/// Runs all shares to their end; the first failure.
-Status run(std::span<Share> shares);
+/// Runs all shares to their end; the first failure. `idle`: fruitless rounds already spent waiting.
+Status run(std::span<Share> shares, int idle = 0);
 
 }  // namespace railccl::runtime

@@ -29,11 +29,15 @@ class Chooser {
   static Result<Chooser> make(const Settings& settings, int min_channels, int max_channels,
                               bool load_store);
 
-  Result<Chosen> choose(const plan::Request& request, const topology::Topology& topology) const;
+  /// `open`: among the algorithms for buffers that all ranks can reach, else among the others.
+  Result<Chosen> choose(const plan::Request& request, const topology::Topology& topology,
+                        bool open = false) const;
+  /// Is there an open algorithm for that collective here?
+  bool has_open(Collective collective, const topology::Topology& topology) const;
 
  private:
   bool usable(const algorithms::Algorithm& algorithm, const plan::Request& request,
-              const topology::Topology& topology) const;
+              const topology::Topology& topology, bool open) const;
   std::vector<plan::Tuning> tunings(const plan::Request& request) const;
 
   AlgorithmFilter filter_;

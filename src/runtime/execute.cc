@@ -38,13 +38,14 @@ Status Execution::bind() {
   channel_wires_.resize(channels);
   cursors_.resize(channels);
   local_signals_.assign(channels * channels, 0);
-  size_t inputs = 1;
+  size_t inputs = 1, outputs = 1;
   for (size_t c = 0; c < channels; c++) {
     const plan::Channel& channel = program_.channels[c];
     step_wires_[c].resize(channel.steps.size(), nullptr);
     for (size_t s = 0; s < channel.steps.size(); s++) {
       const Step& step = channel.steps[s];
       inputs = std::max<size_t>(inputs, step.source_count + 1);
+      outputs = std::max<size_t>(outputs, step.target_count + 1);
       if (is_local(step.verb) || step.peer == kHere) continue;
       RAILCCL_TRY(Wire * wire, wires_.wire(step.peer, static_cast<int>(c)));
       step_wires_[c][s] = wire;
@@ -56,18 +57,56 @@ Status Execution::bind() {
     for (const plan::Loop& loop : channel.loops)
       for (uint32_t s = loop.first_step; s < loop.first_step + loop.step_count; s++) {
         const Step& step = channel.steps[s];
-        note_peer_memory(step.dst, loop.iterations);
-        note_peer_memory(step.src, loop.iterations);
-        for (uint32_t i = 0; i < step.source_count; i++)
-          note_peer_memory(program_.sources[step.first_source + i], loop.iterations);
+        each_slice(step, [&](const Slice& slice) { note_peer_memory(slice, loop.iterations); });
       }
   }
   inputs_.resize(inputs);
+  outputs_.resize(outputs);
+  store_ = store_of_results();
+  if (reaches_buffers_) {
+    scaled_.resize(inputs * kScaledPiece);
+    pieces_.resize(inputs);
+  }
+  if (channels == 1 && !reaches_buffers_ && outputs == 1) {
+    plain_strip_ = Strip::make(program_, step_wires_[0], false);
+    if (plain_strip_) scaled_strip_ = Strip::make(program_, step_wires_[0], true);
+  }
   return ok();
 }
 
+/// Streaming, if the ranks of this host together touch more than its caches hold and the plan does
+/// not read again what it wrote.
+kernels::Store Execution::store_of_results() const {
+  const auto read_again = [](const Slice& slice) {
+    return slice.count > 0 && slice.buffer == Buffer::output;
+  };
+  if (std::any_of(program_.sources.begin(), program_.sources.end(), read_again))
+    return kernels::Store::cached;
+  for (const plan::Channel& channel : program_.channels)
+    for (const Step& step : channel.steps)
+      if (read_again(step.src)) return kernels::Store::cached;
+  int here = 1;
+  for (int rank = 0; rank < wires_.ranks(); rank++)
+    if (rank != program_.rank && wires_.load_store(rank)) here++;
+  const uint64_t elements = input_elements(program_.request, program_.ranks, program_.rank) +
+                            output_elements(program_.request, program_.ranks, program_.rank);
+  return kernels::store_for(elements * element_, here);
+}
+
+template <typename Visit>
+void Execution::each_slice(const Step& step, const Visit& visit) const {
+  visit(step.dst);
+  visit(step.src);
+  for (uint32_t i = 0; i < step.source_count; i++) visit(program_.sources[step.first_source + i]);
+  for (uint32_t i = 0; i < step.target_count; i++) visit(program_.targets[step.first_target + i]);
+}
+
 void Execution::note_peer_memory(const Slice& slice, uint64_t iterations) {
-  if (slice.owner == kHere || slice.owner == program_.rank || iterations == 0) return;
+  if (!elsewhere(slice) || iterations == 0) return;
+  if (slice.buffer != Buffer::scratch) {
+    reaches_buffers_ = true;
+    return;
+  }
   const uint64_t positions =
       slice.modulo == 0 ? iterations : std::min<uint64_t>(iterations, slice.modulo);
   const size_t end = (slice.offset + (positions - 1) * slice.stride + slice.count) * element_;
@@ -82,7 +121,16 @@ Status Execution::begin(const Operation& operation) {
   input_ = static_cast<const std::byte*>(operation.input);
   output_ = static_cast<std::byte*>(operation.output);
   scaling_ = operation.scaling;
+  open_peers_ = operation.peers;
+  assert(!reaches_buffers_ || open_peers_ != nullptr);
   RAILCCL_TRY(scratch_, wires_.scratch(program_.scratch_elements * element_));
+  std::optional<Strip>& strip =
+      scaling_.pre.kind == kernels::Scale::Kind::none ? plain_strip_ : scaled_strip_;
+  strip_ = strip ? &*strip : nullptr;
+  if (strip_ != nullptr) {
+    strip_->begin(sequence_, {input_, output_, scratch_}, scaling_);
+    return ok();
+  }
   for (size_t c = 0; c < cursors_.size(); c++) {
     cursors_[c] = Cursor();
     const plan::Channel& channel = program_.channels[c];
@@ -97,6 +145,7 @@ Status Execution::begin(const Operation& operation) {
 }
 
 Outcome Execution::step() {
+  if (strip_ != nullptr) return strip_outcome(strip_->step());
   Outcome outcome;
   outcome.done = true;
   for (size_t c = 0; c < cursors_.size(); c++) {
@@ -123,6 +172,19 @@ Outcome Execution::step() {
     }
     outcome.done &= cursors_[c].done;
   }
+  return outcome;
+}
+
+Outcome Execution::strip_outcome(Strip::State state) {
+  Outcome outcome;
+  outcome.done = state == Strip::State::done;
+  if (state != Strip::State::differs) return outcome;
+  Wire& wire = *strip_->wire_here();
+  const Header mine = strip_->header_here();
+  auto arrived = wire.header_arrived(mine.bytes);
+  outcome.status = arrived.is_ok() ? differs(wire, mine, wire.header()) : arrived.status();
+  outcome.status =
+      outcome.status.context("rank {} receiving from rank {}", program_.rank, wire.peer());
   return outcome;
 }
 
@@ -181,6 +243,10 @@ Result<Execution::Progress> Execution::perform(int channel, const Step& step) {
     if (step.verb != Verb::send &&
         still_read(address(step.dst, cursor.iteration), count * element_))
       return Progress::blocked;
+    for (uint32_t t = 0; t < step.target_count; t++)
+      if (still_read(address(program_.targets[step.first_target + t], cursor.iteration),
+                     count * element_))
+        return Progress::blocked;
     cursor.checked = true;
   }
   switch (step.verb) {
@@ -201,23 +267,71 @@ Result<Execution::Progress> Execution::perform_local(Cursor& cursor, const Step&
   const uint64_t piece =
       std::min<uint64_t>(count - cursor.elements, std::max<size_t>(1, cursor.budget / element_));
   const size_t at = cursor.elements * element_;
-  const kernels::Scale& pre = step.pre ? scaling_.pre : kNoScale;
   const kernels::Scale& post = step.post ? scaling_.post : kNoScale;
-  std::byte* dst = address(step.dst, i) + at;
-  const bool scaled =
-      pre.kind != kernels::Scale::Kind::none || post.kind != kernels::Scale::Kind::none;
   inputs_[0] = address(step.src, i) + at;
   for (uint32_t s = 0; s < step.source_count; s++)
     inputs_[s + 1] = address(program_.sources[step.first_source + s], i) + at;
-  if (step.verb == Verb::reduce || scaled) {
-    kernels::reduce(dst, inputs_.data(), static_cast<int>(step.source_count) + 1, piece,
-                    program_.request.datatype, program_.request.op, pre, post);
-  } else if (dst != inputs_[0]) {
-    kernels::copy(dst, inputs_[0], piece * element_);
+  outputs_[0] = address(step.dst, i) + at;
+  for (uint32_t t = 0; t < step.target_count; t++)
+    outputs_[t + 1] = address(program_.targets[step.first_target + t], i) + at;
+  if (step.source_count > 0 && step.pre && reaches_buffers_ &&
+      scaling_.pre.kind != kernels::Scale::Kind::none) {
+    combine_scaled(step, piece, post);
+  } else {
+    combine(step, piece, post);
   }
   cursor.elements += piece;
   cursor.budget -= std::min<size_t>(cursor.budget, piece * element_);
   return cursor.elements == count ? Progress::finished : Progress::partial;
+}
+
+/// The operator's scaling of what `slice` holds: of its owner's contribution.
+const kernels::Scale& Execution::pre_of(const Step& step, const Slice& slice) const {
+  if (!step.pre) return kNoScale;
+  return elsewhere(slice) && slice.buffer == Buffer::input ? open_peers_[slice.owner].pre
+                                                           : scaling_.pre;
+}
+
+/// `count` elements from inputs_ to outputs_.
+void Execution::combine(const Step& step, uint64_t count, const kernels::Scale& post) {
+  const kernels::Scale& pre = pre_of(step, step.src);
+  const int sources = static_cast<int>(step.source_count) + 1;
+  int outputs = static_cast<int>(step.target_count) + 1;
+  const bool scaled =
+      pre.kind != kernels::Scale::Kind::none || post.kind != kernels::Scale::Kind::none;
+  if (step.verb == Verb::reduce || scaled)
+    return kernels::reduce_to(outputs_.data(), outputs, inputs_.data(), sources, count,
+                              program_.request.datatype, program_.request.op, pre, post,
+                              store_in(step.dst));
+  // Of a call in place, what is there already stays.
+  const auto end = std::remove(outputs_.begin(), outputs_.begin() + outputs, inputs_[0]);
+  outputs = static_cast<int>(end - outputs_.begin());
+  if (outputs > 0)
+    kernels::copy_to(outputs_.data(), outputs, inputs_[0], count * element_, store_in(step.dst));
+}
+
+/// The same where contributions of several ranks are to be scaled, each by its own factor: kernels
+/// scale their first source only, so the others are scaled on the way, in pieces that stay cached.
+void Execution::combine_scaled(const Step& step, uint64_t count, const kernels::Scale& post) {
+  const Datatype type = program_.request.datatype;
+  const size_t piece = kScaledPiece / element_;
+  for (uint64_t done = 0; done < count; done += piece) {
+    const uint64_t n = std::min<uint64_t>(piece, count - done);
+    for (uint32_t s = 0; s <= step.source_count; s++) {
+      pieces_[s] = static_cast<const std::byte*>(inputs_[s]) + done * element_;
+      if (s == 0) continue;
+      const Slice& source = program_.sources[step.first_source + s - 1];
+      if (!elsewhere(source) || source.buffer != Buffer::input) continue;
+      std::byte* const scaled = scaled_.data() + s * kScaledPiece;
+      kernels::scale(scaled, pieces_[s], n, type, pre_of(step, source));
+      pieces_[s] = scaled;
+    }
+    kernels::reduce_to(outputs_.data(), static_cast<int>(step.target_count) + 1, pieces_.data(),
+                       static_cast<int>(step.source_count) + 1, n, type, program_.request.op,
+                       pre_of(step, step.src), post, store_in(step.dst));
+    for (uint32_t t = 0; t <= step.target_count; t++)
+      outputs_[t] = static_cast<std::byte*>(outputs_[t]) + n * element_;
+  }
 }
 
 Result<Execution::Progress> Execution::perform_send(Cursor& cursor, const Step& step, Wire& wire) {
@@ -270,9 +384,11 @@ Result<Execution::Progress> Execution::perform_recv_reduce(Cursor& cursor, const
     if (view.empty()) return moved ? Progress::partial : Progress::blocked;
     const size_t at = cursor.elements * element_;
     const void* inputs[2] = {address(step.src, cursor.iteration) + at, view.data()};
+    if (message_first(step, scaling_, program_.rank)) std::swap(inputs[0], inputs[1]);
     kernels::reduce(address(step.dst, cursor.iteration) + at, inputs, 2, view.size() / element_,
                     program_.request.datatype, program_.request.op,
-                    step.pre ? scaling_.pre : kNoScale, step.post ? scaling_.post : kNoScale);
+                    step.pre ? scaling_.pre : kNoScale, step.post ? scaling_.post : kNoScale,
+                    store_in(step.dst));
     cursor.elements += view.size() / element_;
     cursor.budget -= std::min(cursor.budget, view.size());
     wire.consume_elements(view.size());
@@ -312,25 +428,67 @@ Result<Execution::Progress> Execution::perform_wait(int channel, const Step& ste
 }
 
 Result<bool> Execution::take_header(Wire& wire, MessageKind kind, uint64_t bytes) {
-  RAILCCL_TRY(const bool arrived, wire.header_arrived());
+  RAILCCL_TRY(const bool arrived, wire.header_arrived(bytes));
   if (!arrived) return false;
   const Header mine{kind, static_cast<uint32_t>(sequence_), bytes, program_.request};
-  if (!(wire.header() == mine)) return differs(wire, mine);
+  if (!(wire.header() == mine)) return differs(wire, mine, wire.header());
   return true;
 }
 
-Status Execution::differs(const Wire& wire, const Header& mine) {
-  const Header& theirs = wire.header();
-  mismatch_ = Mismatch{wire.peer(), text_of(mine, false), text_of(theirs, true)};
-  if (mismatch_->mine == mismatch_->theirs)
+/// A message of another size may come the other way (lane or link) than the one that is waited for.
+Status Execution::look_aside() {
+  if (strip_ != nullptr) return look_aside_strip();
+  for (size_t c = 0; c < cursors_.size(); c++) {
+    const Cursor& cursor = cursors_[c];
+    if (cursor.done) continue;
+    const plan::Channel& channel = program_.channels[c];
+    const uint32_t index = channel.loops[cursor.loop].first_step + cursor.step;
+    const Step& step = channel.steps[index];
+    Wire* wire = wire_of(static_cast<int>(c), index);
+    if (wire == nullptr || sends(step.verb)) continue;
+    const bool signal = step.verb == Verb::wait;
+    const Header mine{
+        signal ? MessageKind::signal : MessageKind::data, static_cast<uint32_t>(sequence_),
+        signal ? 0 : step.dst.count_at(cursor.iteration) * element_, program_.request};
+    RAILCCL_TRY(const std::optional<Header> other, wire->other_header(mine.bytes));
+    if (!other || same_call(*other, mine)) continue;
+    // What was asked for may have come just before.
+    RAILCCL_TRY(const bool arrived, wire->header_arrived(mine.bytes));
+    if (!arrived) return differs(*wire, mine, *other);
+  }
+  return ok();
+}
+
+Status Execution::look_aside_strip() {
+  Wire& wire = *strip_->wire_here();
+  const Header mine = strip_->header_here();
+  const Verb verb = program_.channels[0].steps[strip_->step_here()].verb;
+  if (sends(verb)) return wire.state();
+  // What a lost peer wrote was there before its loss showed: look again behind that.
+  if (const Status state = wire.state(); !state.is_ok())
+    return wire.lane_arrived() ? ok() : state.context("rank {}", program_.rank);
+  RAILCCL_TRY(const std::optional<Header> other, wire.other_header(mine.bytes));
+  if (!other || same_call(*other, mine) || wire.lane_arrived()) return ok();
+  return differs(wire, mine, *other);
+}
+
+Status Execution::differs(const Wire& wire, const Header& mine, const Header& theirs) {
+  return calls_differ(program_.rank, wire.peer(), mine, theirs, &mismatch_);
+}
+
+Status calls_differ(int rank, int peer, const Header& mine, const Header& theirs,
+                    std::optional<Mismatch>* mismatch) {
+  *mismatch = Mismatch{peer, text_of(mine, false), text_of(theirs, true)};
+  const Mismatch& both = **mismatch;
+  if (both.mine == both.theirs)
     // The same call, cut differently: the ranks chose different plans.
     return Status(Code::internal, Scope::communicator,
                   "rank {} runs {} by another plan than rank {}: a message of {} bytes (kind {}) "
                   "came where {} bytes (kind {}) were expected",
-                  wire.peer(), mismatch_->theirs, program_.rank, theirs.bytes,
-                  static_cast<int>(theirs.kind), mine.bytes, static_cast<int>(mine.kind));
+                  peer, both.theirs, rank, theirs.bytes, static_cast<int>(theirs.kind), mine.bytes,
+                  static_cast<int>(mine.kind));
   return Status(Code::mismatch, Scope::communicator, "rank {} called {}, but rank {} called {}",
-                program_.rank, mismatch_->mine, wire.peer(), mismatch_->theirs);
+                rank, both.mine, peer, both.theirs);
 }
 
 bool Execution::still_read(const std::byte* begin, size_t bytes) const {
@@ -341,11 +499,12 @@ bool Execution::still_read(const std::byte* begin, size_t bytes) const {
 }
 
 std::byte* Execution::base_of(const Slice& slice) const {
+  const bool open = slice.buffer != Buffer::scratch && elsewhere(slice);
   switch (slice.buffer) {
-    case Buffer::input:
-      return const_cast<std::byte*>(input_);  // only ever read: the checker proves it
+    case Buffer::input:  // only ever read: the checker proves it
+      return const_cast<std::byte*>(open ? open_peers_[slice.owner].input : input_);
     case Buffer::output:
-      return output_;
+      return open ? open_peers_[slice.owner].output : output_;
     case Buffer::scratch:
       break;
   }
@@ -359,7 +518,7 @@ std::byte* Execution::base_of(const Slice& slice) const {
 Result<bool> Execution::map_peers(const Step& step) {
   if (peers_.empty()) return true;
   auto map = [&](const Slice& slice) -> Result<bool> {
-    if (slice.owner == kHere || slice.owner == program_.rank) return true;
+    if (!elsewhere(slice) || slice.buffer != Buffer::scratch) return true;
     for (PeerMemory& peer : peers_) {
       if (peer.rank != slice.owner) continue;
       if (peer.base == nullptr) {
@@ -375,10 +534,19 @@ Result<bool> Execution::map_peers(const Step& step) {
   for (uint32_t i = 0; all && i < step.source_count; i++) {
     RAILCCL_TRY(all, map(program_.sources[step.first_source + i]));
   }
+  for (uint32_t i = 0; all && i < step.target_count; i++) {
+    RAILCCL_TRY(all, map(program_.targets[step.first_target + i]));
+  }
   return all;
 }
 
 std::string Execution::waiting_for() const {
+  if (strip_ != nullptr) {
+    const Step& step = program_.channels[0].steps[strip_->step_here()];
+    const Wire& wire = *strip_->wire_here();
+    return fmt::format("step {} {} {} rank {} ({})", strip_->step_here(), plan::name_of(step.verb),
+                       sends(step.verb) ? "to" : "from", step.peer, wire.name());
+  }
   std::string text;
   for (size_t c = 0; c < cursors_.size(); c++) {
     const Cursor& cursor = cursors_[c];

@@ -22,6 +22,7 @@
 
 #include "kernels/kernels.h"
 #include "plan/plan.h"
+#include "runtime/strip.h"
 #include "runtime/wires.h"
 
 namespace railccl::runtime {
@@ -33,6 +34,10 @@ struct Mismatch {
   std::string theirs;
 };
 
+/// The failure that a message of another call is; sets `*mismatch` to both.
+Status calls_differ(int rank, int peer, const Header& mine, const Header& theirs,
+                    std::optional<Mismatch>* mismatch);
+
 /// What one call of step() brought.
 struct Outcome {
   bool progressed = false;
@@ -42,12 +47,20 @@ struct Outcome {
 
 class Execution {
  public:
+  /// A rank's buffers as they are mapped here.
+  struct PeerBuffers {
+    const std::byte* input = nullptr;
+    std::byte* output = nullptr;
+    kernels::Scale pre;  // of its contribution
+  };
+
   /// What one run works on. The scratch comes from the wires.
   struct Operation {
     uint64_t sequence = 0;
     const void* input = nullptr;
     void* output = nullptr;
     kernels::Scaling scaling;
+    const PeerBuffers* peers = nullptr;  // by rank, for plans that reach them; outlives the run
   };
 
   static Result<std::unique_ptr<Execution>> make(plan::Program program, Wires& wires);
@@ -57,7 +70,18 @@ class Execution {
   Status begin(const Operation& operation);
   Outcome step();
 
-  /// Set when step() failed because the ranks' calls differ.
+  /// Called now and then while step() brings nothing: fails when a peer's message shows that it
+  /// makes another call.
+  Status look_aside();
+
+  /// May runs be strips? Not all need to be: is_strip() tells after begin().
+  bool may_be_strip() const { return plain_strip_.has_value(); }
+  /// Is the current run a strip, which is fast enough to spin for?
+  bool is_strip() const { return strip_ != nullptr; }
+  /// One step of a strip, without the ceremony: blocked, or call step() to learn the rest.
+  Strip::State step_strip() { return strip_->step(); }
+
+  /// Set when step() or look_aside() failed because the ranks' calls differ.
   const std::optional<Mismatch>& mismatch() const { return mismatch_; }
   /// Bit m is set when the program's messages go over medium m of the wires.
   unsigned media() const { return media_; }
@@ -89,6 +113,9 @@ class Execution {
   Execution(plan::Program program, Wires& wires) : program_(std::move(program)), wires_(wires) {}
 
   Status bind();
+  kernels::Store store_of_results() const;
+  template <typename Visit>
+  void each_slice(const plan::Step& step, const Visit& visit) const;
   void note_peer_memory(const plan::Slice& slice, uint64_t iterations);
   Result<bool> map_peers(const plan::Step& step);
 
@@ -96,13 +123,24 @@ class Execution {
   void next_step(int channel);
   Result<Progress> perform(int channel, const plan::Step& step);
   Result<Progress> perform_local(Cursor& cursor, const plan::Step& step);
+  void combine(const plan::Step& step, uint64_t count, const kernels::Scale& post);
+  void combine_scaled(const plan::Step& step, uint64_t count, const kernels::Scale& post);
+  const kernels::Scale& pre_of(const plan::Step& step, const plan::Slice& slice) const;
+  bool elsewhere(const plan::Slice& slice) const {
+    return slice.owner != plan::kHere && slice.owner != program_.rank;
+  }
+  kernels::Store store_in(const plan::Slice& slice) const {
+    return slice.buffer == plan::Buffer::output ? store_ : kernels::Store::cached;
+  }
   Result<Progress> perform_send(Cursor& cursor, const plan::Step& step, Wire& wire);
   Result<Progress> perform_recv(Cursor& cursor, const plan::Step& step, Wire& wire);
   Result<Progress> perform_recv_reduce(Cursor& cursor, const plan::Step& step, Wire& wire);
   Result<Progress> perform_signal(int channel, const plan::Step& step, Wire* wire);
   Result<Progress> perform_wait(int channel, const plan::Step& step, Wire* wire);
   Result<bool> take_header(Wire& wire, MessageKind kind, uint64_t bytes);
-  Status differs(const Wire& wire, const Header& mine);
+  Outcome strip_outcome(Strip::State state);
+  Status look_aside_strip();
+  Status differs(const Wire& wire, const Header& mine, const Header& theirs);
   bool still_read(const std::byte* begin, size_t bytes) const;
 
   std::byte* base_of(const plan::Slice& slice) const;
@@ -125,13 +163,24 @@ class Execution {
   unsigned media_ = 0;
   std::vector<PeerMemory> peers_;
   std::vector<uint32_t> local_signals_;  // [from][to]: given and not yet taken
-  std::vector<const void*> inputs_;      // of one reduce
+  std::vector<const void*> inputs_;      // of one copy or reduce
+  std::vector<void*> outputs_;           // of one copy or reduce
+  kernels::Store store_ = kernels::Store::cached;  // into outputs
+  bool reaches_buffers_ = false;         // peers' inputs or outputs
+  // Contributions of peers that the operator scales, piece by piece: kScaledPiece for each.
+  static constexpr size_t kScaledPiece = 4 << 10;
+  std::vector<std::byte> scaled_;
+  std::vector<const void*> pieces_;
   std::vector<Cursor> cursors_;
+  std::optional<Strip> plain_strip_;   // when the program is small enough
+  std::optional<Strip> scaled_strip_;  // the same for operators that scale contributions
+  Strip* strip_ = nullptr;             // that of the current run, or null
 
   uint64_t sequence_ = 0;
   const std::byte* input_ = nullptr;
   std::byte* output_ = nullptr;
   std::byte* scratch_ = nullptr;
+  const PeerBuffers* open_peers_ = nullptr;
   kernels::Scaling scaling_;
   std::optional<Mismatch> mismatch_;
 };

@@ -18,10 +18,14 @@ uint8_t nibbles(unsigned high, unsigned low) { return static_cast<uint8_t>(high 
 }  // namespace
 
 bool operator==(const Header& a, const Header& b) {
-  return a.kind == b.kind && a.sequence == b.sequence && a.bytes == b.bytes &&
-         a.request.collective == b.request.collective && a.request.datatype == b.request.datatype &&
-         a.request.op == b.request.op && a.request.root == b.request.root &&
-         a.request.count == b.request.count;
+  return a.kind == b.kind && a.bytes == b.bytes && same_call(a, b);
+}
+
+bool same_call(const Header& a, const Header& b) {
+  return (a.kind == MessageKind::point_to_point) == (b.kind == MessageKind::point_to_point) &&
+         a.sequence == b.sequence && a.request.collective == b.request.collective &&
+         a.request.datatype == b.request.datatype && a.request.op == b.request.op &&
+         a.request.root == b.request.root && a.request.count == b.request.count;
 }
 
 HeaderBytes encode(const Header& header) {
@@ -48,7 +52,7 @@ bool decode(const std::byte* bytes, Header* header) {
   std::memcpy(words, bytes, kHeaderBytes);
   const unsigned kind = words[0] >> 12 & 15, collective = words[0] >> 8 & 15;
   const unsigned datatype = words[0] >> 20 & 15, op = words[0] >> 16 & 15;
-  if ((words[0] & 255) != kMagic || kind < 1 || kind > 3 ||
+  if ((words[0] & 255) != kMagic || kind < 1 || kind > 4 ||
       collective >= static_cast<unsigned>(kCollectiveCount) ||
       datatype >= static_cast<unsigned>(kDatatypeCount) ||
       op > static_cast<unsigned>(kReductionCount))

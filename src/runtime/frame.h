@@ -16,6 +16,7 @@
 
 #include <array>
 #include <cstdint>
+#include <cstring>
 #include <string>
 
 #include "plan/plan.h"
@@ -25,7 +26,7 @@ namespace railccl::runtime {
 inline constexpr size_t kHeaderBytes = 24;
 inline constexpr uint64_t kMessageBytesMax = (uint64_t{1} << 40) - 1;
 
-enum class MessageKind : uint8_t { data = 1, signal = 2, point_to_point = 3 };
+enum class MessageKind : uint8_t { data = 1, signal = 2, point_to_point = 3, buffers = 4 };
 
 struct Header {
   MessageKind kind = MessageKind::data;
@@ -36,8 +37,15 @@ struct Header {
   friend bool operator==(const Header& a, const Header& b);
 };
 
+/// Do both belong to one call? (It may have messages of several kinds and sizes.)
+bool same_call(const Header& a, const Header& b);
+
 using HeaderBytes = std::array<std::byte, kHeaderBytes>;
 HeaderBytes encode(const Header& header);
+/// Changes the sequence number of an encoded header.
+inline void set_sequence(HeaderBytes* bytes, uint32_t sequence) {
+  std::memcpy(bytes->data() + 8, &sequence, sizeof sequence);
+}
 /// False when the bytes are no header of ours; nothing in them may be trusted then.
 bool decode(const std::byte* bytes, Header* header);
 

@@ -37,6 +37,7 @@ std::vector<std::string> agreed_settings(const Settings& settings, const Config&
       fmt::format("NCCL_MAX_NCHANNELS={}",
                   config.max_channels > 0 ? config.max_channels : settings.max_channels),
       fmt::format("RAILCCL_CHUNK_SIZE={}", settings.chunk_bytes),
+      fmt::format("RAILCCL_OPEN_SIZE={}", settings.open_bytes),
       fmt::format("NCCL_SHM_DISABLE={}", settings.shm_disable ? 1 : 0),
       fmt::format("NCCL_NSOCKS_PERTHREAD={}", settings.sockets_per_path),
       fmt::format("RAILCCL_TOPO_FILE is {}", settings.topo_file.empty() ? "not set" : "set"),

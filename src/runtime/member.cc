@@ -128,8 +128,12 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     parts_ = std::move(made).value();
     alarm_->set(parts_.wires.get());
     const topology::Host& host = parts_.topology.host_of(rank());
-    crowded_ = parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
-               static_cast<size_t>(host.cores);
+    patience_ = Patience(parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
+                         static_cast<size_t>(host.cores));
+    open_buffers_ = std::make_unique<OpenBuffers>(*parts_.wires);
+    for (int c = 0; c < kCollectiveCount && size() > 1; c++)
+      has_open_[static_cast<size_t>(c)] =
+          parts_.chooser->has_open(static_cast<Collective>(c), parts_.topology);
     Phase expected = Phase::joining;  // abort() may have come first
     // Release, partner: the acquire loads of phase_. What parts_ holds is visible with it.
     phase_.compare_exchange_strong(expected, Phase::ready, std::memory_order_release);
@@ -207,28 +211,71 @@ Status Member::start(const Call& given, Stream* stream) {
     if (!reduces(call.request.collective)) call.request.op = Reduction::none;
     if (!rooted(call.request.collective)) call.request.root = 0;
   }
-  auto self = std::static_pointer_cast<Member>(shared_from_this());
+  const auto self = [this] { return std::static_pointer_cast<Member>(shared_from_this()); };
   if (group_depth() > 0) {
-    record(std::move(self), call, stream);
+    record(self(), call, stream);
     return ok();
   }
   if (stream != nullptr) {
-    enqueue(std::move(self), call, *stream, false);
+    enqueue(self(), call, *stream, false);
     return ok();
   }
   if (!config_.blocking) {
     Stream& thread = background();
-    enqueue(std::move(self), call, thread, true);
+    enqueue(self(), call, thread, true);
     return ok();
   }
-  Share share(*this, std::span<const Call>(&call, 1), turns_.take());
+  const uint64_t ticket = turns_.take();
+  if (call.kind == Call::Kind::collective && turns_.reached(ticket)) return run_small(call, ticket);
+  Share share(*this, std::span<const Call>(&call, 1), ticket);
   return run(std::span<Share>(&share, 1));
 }
 
-Result<ReadyPlan*> Member::plan_for(const plan::Request& request) {
-  if (ReadyPlan* ready = plans_.find(request)) return ready;
-  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, parts_.topology));
-  if (settings_.check_plans) RAILCCL_CHECK(check_plan(chosen, request));
+/// A collective whose turn it is. Small ones that have been planned before mostly end here, without
+/// the machinery that larger ones, failures and long waits need; the rest goes on as a Share.
+Status Member::run_small(const Call& call, uint64_t ticket) {
+  ReadyPlan* plan = troubled() || may_be_open(call.request) ? nullptr : plans_.find(call.request);
+  if (plan == nullptr || !plan->execution->may_be_strip()) {
+    Share share(*this, std::span<const Call>(&call, 1), ticket);
+    return run(std::span<Share>(&share, 1));
+  }
+  const uint64_t sequence = next_sequence();
+  Execution& execution = *plan->execution;
+  const Status begun =
+      execution.begin({.sequence = sequence,
+                       .input = call.input,
+                       .output = call.output,
+                       .scaling = kernels::scaling_of(call.request.op, call.request.datatype,
+                                                      size(), call.factor)});
+  int idle = 0;
+  if (begun.is_ok() && execution.is_strip()) {
+    for (int looks = 0; idle <= patience_.spins(); looks++) {
+      const Strip::State state = execution.step_strip();
+      if (state == Strip::State::done) {
+        if (idle > 0) patience_.learn(idle);
+        wires().ring();
+        control().note_done(sequence);
+        note_choice(*plan);
+        turns_.leave(ticket);
+        return ok();
+      }
+      if (state == Strip::State::differs) break;
+      // The answer of a peer that runs beside us is on its way: look often at first.
+      if (looks < kEagerLooks) continue;
+      idle++;
+      relax_core();
+    }
+  }
+  Share share(*this, call, ticket, plan, sequence);
+  if (!begun.is_ok()) share.fail(begun);
+  return run(std::span<Share>(&share, 1), idle);
+}
+
+Result<ReadyPlan*> Member::plan_for(const plan::Request& request, bool open) {
+  PlanCache& plans = open ? open_plans_ : plans_;
+  if (ReadyPlan* ready = plans.find(request)) return ready;
+  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, parts_.topology, open));
+  if (settings_.check_plans) RAILCCL_CHECK(check_plan(chosen, request, open));
   auto program = chosen.algorithm->build(request, parts_.topology, chosen.tuning, rank());
   if (!program.is_ok())
     // Not in step: another rank may have been able to.
@@ -236,17 +283,18 @@ Result<ReadyPlan*> Member::plan_for(const plan::Request& request) {
   RAILCCL_TRY(auto execution, Execution::make(std::move(program).value(), *parts_.wires));
   log::trace("{}: {} by {}, {} channels, chunks of {}", title(), plan::text_of(request),
              chosen.algorithm->name, chosen.tuning.channels, chosen.tuning.chunk_elements);
-  return plans_.insert(request,
-                       {std::move(execution), chosen, bound_seconds(request, parts_.topology)});
+  return plans.insert(request,
+                      {std::move(execution), chosen, bound_seconds(request, parts_.topology)});
 }
 
 /// Builds the plan of every rank and proves it right, for RAILCCL_CHECK_PLANS.
-Status Member::check_plan(const Chosen& chosen, const plan::Request& request) const {
+Status Member::check_plan(const Chosen& chosen, const plan::Request& request, bool open) const {
   plan::CheckOptions options;
   const topology::Topology& topology = parts_.topology;
   options.load_store = [&](int reader, int owner, plan::Buffer buffer) {
-    return buffer == plan::Buffer::scratch && topology.path(reader, owner).same_host;
+    return (open || buffer == plan::Buffer::scratch) && topology.path(reader, owner).same_host;
   };
+  options.all_entered = open;
   for (const topology::Rank& rank : topology.ranks()) {
     options.host_of.push_back(rank.host);
     options.rail_of.push_back(rank.rail);
@@ -374,11 +422,10 @@ Status Member::finalize_now(uint64_t ticket) {
     if (!unread.is_ok()) {
       log::trace("{}: {}", title(), unread.status().text());
     } else if (Wire* wire = *unread; wire != nullptr) {
-      auto header = wire->header_arrived();
-      status = Status(
-          Code::mismatch, Scope::communicator, "{} finalizes, but rank {} called {}", title(),
-          wire->peer(),
-          header.is_ok() && *header ? text_of(wire->header(), true) : std::string("something"));
+      status =
+          Status(Code::mismatch, Scope::communicator, "{} finalizes, but rank {} called {}",
+                 title(), wire->peer(),
+                 wire->header_known() ? text_of(wire->header(), true) : std::string("something"));
     }
     if (status.is_ok()) {
       phase_.store(Phase::finalized, std::memory_order_release);

@@ -10,6 +10,8 @@
 
 #include "runtime/communicator.h"
 #include "runtime/control.h"
+#include "runtime/open_buffers.h"
+#include "runtime/patience.h"
 #include "runtime/plan_cache.h"
 #include "runtime/turnstile.h"
 #include "runtime/wires.h"
@@ -52,10 +54,20 @@ class Member final : public Communicator {
   Control& control() { return *parts_.control; }
   const Settings& settings() const { return settings_; }
   uint64_t next_sequence() { return sequence_++; }
-  Result<ReadyPlan*> plan_for(const plan::Request& request);
+  /// `open`: for buffers that the ranks have found open to all.
+  Result<ReadyPlan*> plan_for(const plan::Request& request, bool open);
+  /// Is it worth to find that out? The same on all ranks.
+  bool may_be_open(const plan::Request& request) const {
+    if (!has_open_[static_cast<size_t>(request.collective)] || request.count == 0) return false;
+    const bool blocks = request.collective != Collective::all_reduce &&
+                        request.collective != Collective::broadcast &&
+                        request.collective != Collective::reduce;
+    return plan::bytes_of(request) * (blocks ? static_cast<uint64_t>(size()) : 1) >=
+           settings_.open_bytes;
+  }
+  OpenBuffers& open_buffers() { return *open_buffers_; }
   void note_choice(const ReadyPlan& plan);
-  /// More ranks than cores here: who spins keeps others from running.
-  bool crowded() const { return crowded_; }
+  Patience& patience() { return patience_; }
 
   /// Has this rank failed or been aborted? One load.
   bool failed_here() const { return failed_.load(std::memory_order_acquire); }  // partner: fail()
@@ -80,10 +92,11 @@ class Member final : public Communicator {
 
   Status enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known);
   Status check(const Call& call) const;
+  Status run_small(const Call& call, uint64_t ticket);
   Status usable() const;
   Status finalize_now(uint64_t ticket);
   Status split_now(int color, int key, Member& child);
-  Status check_plan(const Chosen& chosen, const plan::Request& request) const;
+  Status check_plan(const Chosen& chosen, const plan::Request& request, bool open) const;
 
   std::atomic<int> rank_;
   std::atomic<int> ranks_;
@@ -107,8 +120,12 @@ class Member final : public Communicator {
   uint64_t sequence_ = 0;
   uint64_t splits_ = 0;
   PlanCache plans_{kPlansMax};
-  bool crowded_ = false;
+  PlanCache open_plans_{kPlansMax};
+  std::unique_ptr<OpenBuffers> open_buffers_;
+  std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
+  Patience patience_;
   static constexpr size_t kPlansMax = 128;
+  static constexpr int kEagerLooks = 32;
 
   // The last choice, piecewise: written after each operation, read by anyone.
   std::atomic<const algorithms::Algorithm*> last_algorithm_{nullptr};

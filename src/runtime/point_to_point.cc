@@ -72,15 +72,10 @@ Result<bool> PointToPoint::step_recv(Lane& lane) {
   bool moved = false;
   while (lane.next < lane.transfers.size() && budget > 0) {
     Transfer& transfer = lane.transfers[lane.next];
-    RAILCCL_TRY(const bool arrived, wire.header_arrived());
+    RAILCCL_TRY(const bool arrived, wire.header_arrived(transfer.header.bytes));
     if (!arrived) break;
     transfer.header.sequence = wire.transfers_received;
-    if (!(wire.header() == transfer.header)) {
-      mismatch_ =
-          Mismatch{wire.peer(), text_of(transfer.header, false), text_of(wire.header(), true)};
-      return Status(Code::mismatch, Scope::communicator, "rank {} called {}, but rank {} called {}",
-                    wires_->rank(), mismatch_->mine, wire.peer(), mismatch_->theirs);
-    }
+    if (!(wire.header() == transfer.header)) return differs(wire, transfer.header, wire.header());
     const uint64_t left = transfer.header.bytes - lane.received;
     size_t got = 0;
     if (left > 0) {
@@ -102,6 +97,26 @@ Result<bool> PointToPoint::step_recv(Lane& lane) {
     budget -= std::min<size_t>(budget, 64);
   }
   return moved;
+}
+
+/// A message of another size may come the other way (lane or link) than the one that is waited for.
+Status PointToPoint::look_aside() {
+  for (Lane& lane : lanes_) {
+    if (lane.sends || lane.next == lane.transfers.size()) continue;
+    Header mine = lane.transfers[lane.next].header;
+    mine.sequence = lane.wire->transfers_received;
+    RAILCCL_TRY(const std::optional<Header> other, lane.wire->other_header(mine.bytes));
+    // A later transfer's message may be early.
+    if (!other || other->sequence != mine.sequence) continue;
+    return differs(*lane.wire, mine, *other);
+  }
+  return ok();
+}
+
+Status PointToPoint::differs(const Wire& wire, const Header& mine, const Header& theirs) {
+  mismatch_ = Mismatch{wire.peer(), text_of(mine, false), text_of(theirs, true)};
+  return Status(Code::mismatch, Scope::communicator, "rank {} called {}, but rank {} called {}",
+                wires_->rank(), mismatch_->mine, wire.peer(), mismatch_->theirs);
 }
 
 std::string PointToPoint::waiting_for() const {

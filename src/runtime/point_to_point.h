@@ -24,6 +24,9 @@ class PointToPoint {
   bool empty() const { return lanes_.empty(); }
 
   Outcome step();
+  /// Called now and then while step() brings nothing: fails when a peer's message shows that it
+  /// makes another call.
+  Status look_aside();
   const std::optional<Mismatch>& mismatch() const { return mismatch_; }
   std::string waiting_for() const;
 
@@ -45,6 +48,7 @@ class PointToPoint {
   Status add(int peer, std::byte* data, uint64_t count, Datatype datatype, bool sends);
   Result<bool> step_send(Lane& lane);
   Result<bool> step_recv(Lane& lane);
+  Status differs(const Wire& wire, const Header& mine, const Header& theirs);
 
   Wires* wires_;
   std::vector<Lane> lanes_;

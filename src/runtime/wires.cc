@@ -5,26 +5,57 @@
 #include <cassert>
 #include <cstring>
 
+#include "base/fence.h"
+
 namespace railccl::runtime {
 
 using transport::Transport;
 
+void Wire::write_lane(const std::byte* header, const std::byte* data, uint64_t bytes,
+                      const OutgoingScale* scale) {
+  std::byte* place = lane_->place(bytes);
+  if (scale != nullptr) {
+    kernels::scale(place, data, bytes / size_of(scale->datatype), scale->datatype, scale->scale);
+  } else if (bytes > 0) {
+    std::memcpy(place, data, bytes);
+  }
+  publish(header);
+}
+
 void Wire::post(const Header& header, const std::byte* data, const OutgoingScale* scale) {
   assert(!window_full());
+  const bool lane = by_lane(header.bytes);
+  if (lane && lane_queued_ == 0 && lane_->has_room()) {
+    const HeaderBytes bytes = encode(header);
+    return write_lane(bytes.data(), data, header.bytes, scale);
+  }
+  if (lane) lane_queued_++;
   Outgoing& message = slot(first_ + static_cast<unsigned>(in_flight_));
   message.header = encode(header);
   message.data = data;
   message.bytes = header.bytes;
+  message.by_lane = lane;
   message.scaled = scale != nullptr && header.bytes > 0;
   if (message.scaled) {
     message.scale = *scale;
-    if (bounce_.empty()) bounce_.resize(kBounceBytes);
+    if (!lane && bounce_.empty()) bounce_.resize(kBounceBytes);
   }
   in_flight_++;
   unpushed_++;
 }
 
 Result<bool> Wire::push_head(Outgoing& message) {
+  if (message.by_lane) {
+    if (!lane_->has_room()) {
+      RAILCCL_CHECK(link_->state());
+      return false;
+    }
+    write_lane(message.header.data(), message.data, message.bytes,
+               message.scaled ? &message.scale : nullptr);
+    lane_queued_--;
+    pushed_ = kHeaderBytes + message.bytes;
+    return true;
+  }
   iovec ranges[2];
   size_t used = 0;
   uint64_t payload = 0;  // payload bytes already accepted
@@ -105,13 +136,34 @@ bool Wire::reads(const std::byte* begin, size_t bytes) const {
   return false;
 }
 
-Result<bool> Wire::header_arrived() {
+Result<bool> Wire::header_arrived(uint64_t bytes) {
+  if (lane_open_) return true;
+  if (!by_lane(bytes)) {
+    RAILCCL_TRY(const bool arrived, link_header_arrived());
+    if (arrived) header_ = link_header_;
+    return arrived;
+  }
+  if (!lane_->arrived()) {
+    // What a lost peer wrote was there before its loss showed: look again behind that.
+    const Status state = link_->state();
+    if (state.is_ok()) return false;
+    if (!lane_->arrived()) return state;
+  }
+  if (!decode(lane_->header(), &header_) || header_.bytes > transport::kLaneBytesMax)
+    return Status(Code::remote, Scope::communicator, "{}: what arrived is not a message of ours",
+                  link_->name());
+  lane_payload_ = {lane_->payload(header_.bytes), header_.bytes};
+  lane_open_ = true;
+  return true;
+}
+
+Result<bool> Wire::link_header_arrived() {
   if (header_fill_ == kHeaderBytes) return true;
   RAILCCL_TRY(const size_t got,
               link_->receive(header_bytes_.data() + header_fill_, kHeaderBytes - header_fill_));
   header_fill_ += got;
   if (header_fill_ < kHeaderBytes) return false;
-  if (!decode(header_bytes_.data(), &header_)) {
+  if (!decode(header_bytes_.data(), &link_header_)) {
     header_fill_ = 0;
     return Status(Code::remote, Scope::communicator, "{}: what arrived is not a message of ours",
                   link_->name());
@@ -119,7 +171,39 @@ Result<bool> Wire::header_arrived() {
   return true;
 }
 
+Result<std::optional<Header>> Wire::other_header(uint64_t bytes) {
+  std::optional<Header> other;
+  if (lane_ == nullptr) return other;
+  if (by_lane(bytes)) {
+    RAILCCL_TRY(const bool arrived, link_header_arrived());
+    if (arrived) other = link_header_;
+  } else if (Header header; lane_->arrived() && decode(lane_->header(), &header)) {
+    other = header;
+  }
+  return other;
+}
+
+Result<size_t> Wire::receive(std::byte* dst, size_t bytes) {
+  if (!lane_open_) return link_->receive(dst, bytes);
+  const size_t got = std::min(bytes, lane_payload_.size());
+  if (got > 0) std::memcpy(dst, lane_payload_.data(), got);
+  lane_payload_ = lane_payload_.subspan(got);
+  return got;
+}
+
+void Wire::finish_message() {
+  if (!lane_open_) {
+    header_fill_ = 0;
+    return;
+  }
+  lane_open_ = false;
+  const bool listed = lane_->unrung();
+  lane_->consume();
+  if (!listed && lane_->unrung()) news_->push_back(lane_);
+}
+
 Result<std::span<const std::byte>> Wire::peek_elements(size_t bytes, size_t element) {
+  if (lane_open_) return lane_payload_.first(std::min(lane_payload_.size(), bytes));
   if (carry_fill_ == 0) {
     RAILCCL_TRY(const std::span<const std::byte> view, link_->peek(bytes));
     const size_t whole = std::min(view.size(), bytes) / element * element;
@@ -137,6 +221,10 @@ Result<std::span<const std::byte>> Wire::peek_elements(size_t bytes, size_t elem
 
 void Wire::consume_elements(size_t bytes) {
   if (bytes == 0) return;
+  if (lane_open_) {
+    lane_payload_ = lane_payload_.subspan(bytes);
+    return;
+  }
   if (carry_fill_ > 0) {
     assert(bytes == carry_fill_);
     carry_fill_ = 0;
@@ -146,9 +234,10 @@ void Wire::consume_elements(size_t bytes) {
 }
 
 Result<bool> Wire::has_unread() {
-  if (header_fill_ > 0) return true;
-  RAILCCL_TRY(const std::span<const std::byte> view, link_->peek(kHeaderBytes));
-  return !view.empty();
+  if (lane_open_ || (lane_ != nullptr && lane_->arrived())) return header_arrived(0);
+  RAILCCL_TRY(const bool header, link_header_arrived());
+  if (header) header_ = link_header_;
+  return header || header_fill_ > 0;
 }
 
 Wires::Wires(int rank, int ranks, std::vector<std::unique_ptr<Transport>> media)
@@ -156,7 +245,8 @@ Wires::Wires(int rank, int ranks, std::vector<std::unique_ptr<Transport>> media)
       ranks_(ranks),
       media_(std::move(media)),
       route_(static_cast<size_t>(ranks), nullptr),
-      used_(media_.size(), false) {}
+      used_(media_.size(), false),
+      same_process_(static_cast<size_t>(ranks), false) {}
 
 Status Wires::set_peers(const std::vector<std::vector<transport::Address>>& addresses,
                         const std::vector<uint64_t>& host_ids,
@@ -173,6 +263,8 @@ Status Wires::set_peers(const std::vector<std::vector<transport::Address>>& addr
         std::string(media_[m]->name()) != "self")
       sharing_ = media_[m].get();
   }
+  for (size_t r = 0; r < processes.size() && r < same_process_.size(); r++)
+    same_process_[r] = processes[r] == processes[static_cast<size_t>(rank_)];
   for (int peer = 0; peer < ranks_; peer++)
     if (route_[static_cast<size_t>(peer)] == nullptr)
       return Status(Code::unsupported, Scope::communicator,
@@ -192,8 +284,9 @@ Result<Wire*> Wires::wire(int peer, int channel) {
     size_t medium = 0;
     while (media_[medium].get() != transport) medium++;
     used_[medium] = true;
-    wire =
-        std::make_unique<Wire>(*link, peer, channel, medium, transport->capabilities().zero_copy);
+    wire = std::make_unique<Wire>(*link, peer, channel, medium, transport->capabilities().zero_copy,
+                                  &news_);
+    news_.reserve(wires_.size());
   }
   return wire.get();
 }
@@ -243,6 +336,12 @@ void Wires::wait(int64_t timeout_us) {
     next_wait_ = (next_wait_ + 1) % static_cast<unsigned>(media_.size());
   } while (!used_[next_wait_] || route_[static_cast<size_t>(rank_)] == media_[next_wait_].get());
   media_[next_wait_]->wait(std::min(timeout_us, kSliceUs));
+}
+
+void Wires::ring_all() {
+  full_fence();
+  for (transport::Lane* lane : news_) lane->ring();
+  news_.clear();
 }
 
 void Wires::wake() {

@@ -1,14 +1,17 @@
 // Wires: all transports of one communicator behind one face, with messages instead of bytes.
 //
 // A Wire is one (peer, channel): the Link, the queue of posted messages, and the message that is
-// arriving. Wires outlive the executions that use them, because a link's byte count does. Wires
-// are made at first use, which allocates; moving messages then neither allocates nor locks.
+// arriving. Where the link has a lane, messages that fit take it and are gone at once. Which way a
+// message goes depends on its size alone, so a receiver knows where to look. Wires outlive the
+// executions that use them, because a link's byte count does. Wires are made at first use, which
+// allocates; moving messages then neither allocates nor locks.
 // One thread at a time drives a communicator's wires; only wake() and abort() are for any thread.
 #pragma once
 
 #include <array>
 #include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -18,6 +21,7 @@
 #include "kernels/kernels.h"
 #include "plan/plan.h"
 #include "runtime/frame.h"
+#include "transport/lane.h"
 #include "transport/link.h"
 
 namespace railccl::runtime {
@@ -32,10 +36,20 @@ struct OutgoingScale {
   Datatype datatype = Datatype::float32;
 };
 
+static_assert(kHeaderBytes == transport::kLaneHeaderBytes);
+
 class Wire {
  public:
-  Wire(transport::Link* link, int peer, int channel, size_t medium, bool zero_copy)
-      : link_(link), peer_(peer), channel_(channel), medium_(medium), zero_copy_(zero_copy) {}
+  /// `news`: where lanes are listed whose peers are to be woken; Wires::ring() does.
+  Wire(transport::Link* link, int peer, int channel, size_t medium, bool zero_copy,
+       std::vector<transport::Lane*>* news)
+      : link_(link),
+        lane_(link->lane()),
+        news_(news),
+        peer_(peer),
+        channel_(channel),
+        medium_(medium),
+        zero_copy_(zero_copy) {}
 
   int peer() const { return peer_; }
   int channel() const { return channel_; }
@@ -54,21 +68,48 @@ class Wire {
   /// Does any message in flight still read [begin, begin + bytes)?
   bool reads(const std::byte* begin, size_t bytes) const;
 
+  // For strips (strip.h), while nothing is queued: the lane by itself.
+  /// Does a message of that size take the lane?
+  bool by_lane(uint64_t bytes) const {
+    return lane_ != nullptr && bytes <= transport::kLaneBytesMax;
+  }
+  /// Where the payload of the next message goes; null: no room now. Then publish().
+  std::byte* lane_place(size_t bytes) { return lane_->has_room() ? lane_->place(bytes) : nullptr; }
+  void publish(const std::byte* header) {
+    if (!lane_->unrung()) news_->push_back(lane_);
+    lane_->publish(header);
+  }
+  bool lane_arrived() const { return lane_->arrived(); }
+  /// Opens the message that has arrived; false when its header is another one.
+  bool open_lane(const HeaderBytes& header, size_t bytes) {
+    if (std::memcmp(lane_->header(), header.data(), kHeaderBytes) != 0) return false;
+    lane_payload_ = {lane_->payload(bytes), bytes};
+    lane_open_ = true;
+    return true;
+  }
+  const std::byte* lane_payload() const { return lane_payload_.data(); }
+  /// ok, or why the peer will send nothing more.
+  Status state() const { return link_->state(); }
+
   // Receiving.
-  /// Takes in the header of the next message. False: not all there yet. A header that cannot be
-  /// one is an error. Stays true until finish_message().
-  Result<bool> header_arrived();
+  /// Takes in the header of the next message where one of `bytes` would come in. False: not all
+  /// there yet. A header that cannot be one is an error. Stays true until finish_message().
+  Result<bool> header_arrived(uint64_t bytes);
   const Header& header() const { return header_; }
+  /// The header of the next message on the other way than one of `bytes` takes, if one is there.
+  Result<std::optional<Header>> other_header(uint64_t bytes);
   /// Up to `bytes` of payload straight to dst.
-  Result<size_t> receive(std::byte* dst, size_t bytes) { return link_->receive(dst, bytes); }
+  Result<size_t> receive(std::byte* dst, size_t bytes);
   /// Whole elements of payload where they lie: at most `bytes`, a multiple of `element` (at most
   /// 8). An element that straddles the end of the link's view is collected in a buffer of the wire.
   Result<std::span<const std::byte>> peek_elements(size_t bytes, size_t element);
   /// Gives back what peek_elements() showed.
   void consume_elements(size_t bytes);
-  void finish_message() { header_fill_ = 0; }
+  void finish_message();
   /// Has the peer sent bytes nobody asked for?
   Result<bool> has_unread();
+  /// Does header() say what they are?
+  bool header_known() const { return lane_open_ || header_fill_ == kHeaderBytes; }
 
   /// Transfers of send/recv calls so far: their sequence numbers.
   uint32_t transfers_sent = 0;
@@ -80,10 +121,15 @@ class Wire {
     const std::byte* data = nullptr;
     uint64_t bytes = 0;
     uint64_t end = 0;  // position in the link's stream just behind this message
+    bool by_lane = false;
     bool scaled = false;
     OutgoingScale scale;
   };
   static constexpr size_t kBounceBytes = 32 << 10;
+
+  void write_lane(const std::byte* header, const std::byte* data, uint64_t bytes,
+                  const OutgoingScale* scale);
+  Result<bool> link_header_arrived();
 
   Outgoing& slot(unsigned index) { return queue_[index % plan::kSendWindow]; }
   const Outgoing& slot(unsigned index) const { return queue_[index % plan::kSendWindow]; }
@@ -91,6 +137,8 @@ class Wire {
   void retire();
 
   transport::Link* link_;
+  transport::Lane* lane_;  // null: there is none
+  std::vector<transport::Lane*>* news_;
   int peer_;
   int channel_;
   size_t medium_;
@@ -102,15 +150,19 @@ class Wire {
   int unpushed_ = 0;       // of these, the last unpushed_ are not fully accepted by the link
   uint64_t pushed_ = 0;    // bytes of the oldest unpushed message (header included) accepted
   uint64_t accepted_ = 0;  // bytes the link ever accepted
+  int lane_queued_ = 0;    // of those in flight, how many wait for room in the lane
   bool flushed_ = true;
   std::vector<std::byte> bounce_;  // scaled payload [bounce_from_, bounce_to_) of that message
   uint64_t bounce_from_ = 0;
   uint64_t bounce_to_ = 0;
   uint64_t bounce_end_ = 0;  // stream position behind the last bounced byte
 
-  Header header_;
+  Header header_;                            // of the message that is open
+  std::span<const std::byte> lane_payload_;  // what is left of the open message
+  bool lane_open_ = false;                   // the open message came by the lane
+  Header link_header_;
   std::array<std::byte, kHeaderBytes> header_bytes_;
-  size_t header_fill_ = 0;
+  size_t header_fill_ = 0;  // of link_header_
   std::array<std::byte, 8> carry_;
   size_t carry_fill_ = 0;
   bool carry_shown_ = false;
@@ -140,6 +192,23 @@ class Wires {
   Result<std::byte*> peer_scratch(int peer, size_t bytes);
   /// Can `peer`'s scratch be loaded and stored?
   bool load_store(int peer) const;
+  /// Is `peer` a thread of this process?
+  bool same_process(int peer) const { return same_process_[static_cast<size_t>(peer)]; }
+  /// Gives a memory file to the load/store peers of other processes, as Transport::offer.
+  transport::Offer offer(const std::shared_ptr<transport::MemoryFile>& file) {
+    return sharing_ == nullptr ? transport::Offer::impossible : sharing_->offer(file);
+  }
+  /// `peer`'s file as mapped here, or null, as Transport::offered.
+  Result<std::shared_ptr<const Mapping>> offered(int peer, uint64_t id) {
+    if (!load_store(peer)) return std::shared_ptr<const Mapping>();
+    return sharing_->offered(peer, id);
+  }
+
+  /// Wakes peers that sleep and have been sent something by a lane. Call before waiting for
+  /// anything, and when an operation is over.
+  void ring() {
+    if (!news_.empty()) ring_all();
+  }
 
   /// Moves what no link's caller moves: on media that have links, or on all (a peer may want to
   /// connect over one that has none yet).
@@ -162,7 +231,11 @@ class Wires {
   std::vector<std::unique_ptr<transport::Transport>> media_;
   std::vector<transport::Transport*> route_;  // per peer; null: unreachable
   std::vector<bool> used_;                    // per medium: has links
+  std::vector<bool> same_process_;            // per peer
+  void ring_all();
+
   std::map<std::pair<int, int>, std::unique_ptr<Wire>> wires_;
+  std::vector<transport::Lane*> news_;       // room for all lanes
   transport::Transport* sharing_ = nullptr;  // the medium whose shared memory is the scratch
   std::vector<std::byte> private_scratch_;
   std::byte* scratch_ = nullptr;

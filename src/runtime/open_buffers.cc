@@ -1,0 +1,315 @@
+// Open buffers: the exchange of places, and how a place becomes an address.
+#include "runtime/open_buffers.h"
+
+#include <algorithm>
+#include <cassert>
+#include <cstring>
+
+namespace railccl::runtime {
+namespace {
+
+constexpr int kChannel = 0;  // of the plan that follows, whose messages come behind ours
+constexpr int kFlagShift = 56;
+constexpr uint64_t kWhereMask = (uint64_t{1} << kFlagShift) - 1;
+
+}  // namespace
+
+OpenBuffers::OpenBuffers(Wires& wires)
+    : wires_(wires),
+      talks_(static_cast<size_t>(wires.ranks())),
+      peers_(static_cast<size_t>(wires.ranks())) {
+  for (int r = 0; r < wires_.ranks(); r++) {
+    talks_[static_cast<size_t>(r)].same_process = wires_.same_process(r);
+    one_process_ = one_process_ && wires_.same_process(r);
+  }
+}
+
+Status OpenBuffers::begin(const Question& question) {
+  assert(phase_ == Phase::done);
+  question_ = question;
+  open_ = false;
+  mismatch_.reset();
+  for (int r = 0; r < wires_.ranks(); r++) {
+    Talk& talk = talks_[static_cast<size_t>(r)];
+    if (r == wires_.rank() || talk.wire != nullptr) continue;
+    RAILCCL_TRY(talk.wire, wires_.wire(r, kChannel));
+  }
+  const uint64_t element = size_of(question.request.datatype);
+  const int ranks = wires_.ranks(), rank = wires_.rank();
+  input_ = describe(question.input, plan::input_elements(question.request, ranks, rank) * element);
+  output_ =
+      describe(question.output, plan::output_elements(question.request, ranks, rank) * element);
+  phase_ = Phase::offering;
+  return ok();
+}
+
+Outcome OpenBuffers::step() {
+  Outcome outcome;
+  const auto advance = [&]() -> Result<bool> {
+    if (phase_ == Phase::offering) {
+      RAILCCL_TRY(const bool input, offer(&input_));
+      RAILCCL_TRY(const bool output, offer(&output_));
+      if (!input || !output) return false;
+      start_talk(Phase::describing);
+    }
+    RAILCCL_TRY(const bool finished, talk());
+    if (!finished) return false;
+    RAILCCL_CHECK(phase_ == Phase::describing ? decide_by_places() : decide_by_answers());
+    outcome.progressed = true;
+    return phase_ == Phase::done;
+  };
+  auto done = advance();
+  if (done.is_ok()) {
+    outcome.done = *done;
+  } else {
+    outcome.status = done.status();
+  }
+  return outcome;
+}
+
+/// Where a buffer of this rank is, with the file that holds it if there is one to be named.
+OpenBuffers::Place OpenBuffers::describe(const void* buffer, uint64_t bytes) {
+  if (bytes == 0) return {};
+  Place place{0, 0, reinterpret_cast<uintptr_t>(buffer), kHeld};
+  if (one_process_) return place;
+  const Known* known = known_file(place.address, bytes, &place.offset);
+  if (known == nullptr || known->refused) return place;
+  place.file = known->id;
+  if (!known->confirmed) place.flags |= kFresh;
+  return place;
+}
+
+/// The file that holds all of [start, start + bytes), if it was not released; where in it they are.
+OpenBuffers::Known* OpenBuffers::known_file(uintptr_t start, uint64_t bytes, uint64_t* offset) {
+  const uint64_t now = transport::MemoryFile::generation();
+  if (now != generation_) {
+    std::erase_if(files_, [](const auto& entry) { return entry.second.file.expired(); });
+    generation_ = now;
+  }
+  const auto holding = [&]() -> Known* {
+    auto found = files_.upper_bound(start);
+    if (found == files_.begin()) return nullptr;
+    --found;
+    if (start >= found->second.end || bytes > found->second.end - start) return nullptr;
+    if (offset != nullptr) *offset = start - found->first;
+    return &found->second;
+  };
+  if (Known* known = holding()) return known;
+  const auto file = transport::MemoryFile::find(reinterpret_cast<const void*>(start), bytes);
+  if (file == nullptr) return nullptr;
+  const uintptr_t from = reinterpret_cast<uintptr_t>(file->data());
+  files_[from] = {file, file->id(), from + file->size(), false, false};
+  return holding();
+}
+
+/// Makes sure that peers have been sent the file that `place` names; false: not yet.
+Result<bool> OpenBuffers::offer(Place* place) {
+  if ((place->flags & kFresh) == 0) return true;
+  Known* known = known_file(place->address, 1);
+  const auto file = known == nullptr ? nullptr : known->file.lock();
+  const transport::Offer offer =
+      file == nullptr ? transport::Offer::impossible : wires_.offer(file);
+  if (offer == transport::Offer::pending) {
+    // Whoever waits for a peer must see that it is lost.
+    for (const Talk& talk : talks_)
+      if (talk.wire != nullptr) RAILCCL_CHECK(talk.wire->state());
+    return false;
+  }
+  if (offer == transport::Offer::impossible) {
+    if (known != nullptr) known->refused = true;
+    place->file = 0;
+    place->flags &= ~kFresh;
+  }
+  return true;
+}
+
+void OpenBuffers::start_talk(Phase phase) {
+  phase_ = phase;
+  const bool factors = question_.request.op == Reduction::pre_mul_sum;
+  message_bytes_ = phase == Phase::confirming ? sizeof(uint64_t)
+                   : factors                  ? sizeof(Message)
+                                              : kPlacesBytes;
+  const auto packed = [&](const Place& place, bool same_process) -> Message::Packed {
+    const uint64_t where = same_process ? place.address : place.offset;
+    return {place.file, (where & kWhereMask) | place.flags << kFlagShift};
+  };
+  for (Talk& talk : talks_) {
+    talk.posted = talk.heard = false;
+    talk.got = 0;
+    if (phase == Phase::confirming) {
+      talk.out.input.file = all_mapped_ ? 1 : 0;
+      continue;
+    }
+    talk.out = {packed(input_, talk.same_process), packed(output_, talk.same_process),
+                static_cast<uint64_t>(question_.pre.kind), question_.pre.value,
+                question_.pre.integer};
+  }
+}
+
+Header OpenBuffers::header() const {
+  return {MessageKind::buffers, static_cast<uint32_t>(question_.sequence), message_bytes_,
+          question_.request};
+}
+
+/// Sends and receives what is still to come; true when all is done.
+Result<bool> OpenBuffers::talk() {
+  bool finished = true;
+  for (size_t r = 0; r < talks_.size(); r++) {
+    Talk& talk = talks_[r];
+    if (talk.wire == nullptr) continue;
+    if (!talk.posted && !talk.wire->window_full()) {
+      talk.wire->post(header(), reinterpret_cast<const std::byte*>(&talk.out), nullptr);
+      talk.posted = true;
+    }
+    if (!talk.wire->idle()) RAILCCL_CHECK(talk.wire->push().status());
+    if (!talk.heard) {
+      RAILCCL_TRY(talk.heard, hear(talk));
+    }
+    finished = finished && talk.posted && talk.heard && talk.wire->idle();
+  }
+  return finished;
+}
+
+Result<bool> OpenBuffers::hear(Talk& talk) {
+  const Header mine = header();
+  if (talk.got == 0) {
+    RAILCCL_TRY(const bool arrived, talk.wire->header_arrived(mine.bytes));
+    if (!arrived) return false;
+    if (!(talk.wire->header() == mine))
+      return calls_differ(wires_.rank(), talk.wire->peer(), mine, talk.wire->header(), &mismatch_);
+  }
+  RAILCCL_TRY(
+      const size_t got,
+      talk.wire->receive(reinterpret_cast<std::byte*>(&talk.in) + talk.got, mine.bytes - talk.got));
+  talk.got += got;
+  if (talk.got < mine.bytes) return false;
+  talk.wire->finish_message();
+  return true;
+}
+
+Status OpenBuffers::look_aside() {
+  if (phase_ != Phase::describing && phase_ != Phase::confirming) return ok();
+  const Header mine = header();
+  for (const Talk& talk : talks_) {
+    if (talk.wire == nullptr || talk.heard || talk.got > 0) continue;
+    RAILCCL_TRY(const std::optional<Header> other, talk.wire->other_header(mine.bytes));
+    if (!other || same_call(*other, mine)) continue;
+    // What was asked for may have come just before.
+    RAILCCL_TRY(const bool arrived, talk.wire->header_arrived(mine.bytes));
+    if (!arrived) return calls_differ(wires_.rank(), talk.wire->peer(), mine, *other, &mismatch_);
+  }
+  return ok();
+}
+
+/// All records are here: is everything open, as far as they say, and does everyone know the files?
+Status OpenBuffers::decide_by_places() {
+  open_ = true;
+  bool fresh = false;
+  const auto look = [&](uint64_t file, uint64_t flags) {
+    if ((flags & kHeld) == 0) return;
+    open_ = open_ && (file != 0 || one_process_);
+    fresh = fresh || (flags & kFresh) != 0;
+  };
+  look(input_.file, input_.flags);
+  look(output_.file, output_.flags);
+  for (const Talk& talk : talks_) {
+    if (talk.wire == nullptr) continue;
+    look(talk.in.input.file, talk.in.input.where >> kFlagShift);
+    look(talk.in.output.file, talk.in.output.where >> kFlagShift);
+  }
+  phase_ = Phase::done;
+  if (!open_) return ok();
+  RAILCCL_TRY(all_mapped_, bind());
+  if (fresh) {
+    start_talk(Phase::confirming);
+    return ok();
+  }
+  if (all_mapped_) return ok();
+  return Status(Code::remote, Scope::communicator,
+                "rank {}: a peer's buffer lies in memory that it has taken back", wires_.rank());
+}
+
+Status OpenBuffers::decide_by_answers() {
+  bool all = all_mapped_;
+  for (const Talk& talk : talks_)
+    if (talk.wire != nullptr) all = all && talk.in.input.file == 1;
+  settle(all);
+  open_ = all;
+  phase_ = Phase::done;
+  return ok();
+}
+
+/// Remembers for this rank's files whether everyone has mapped them.
+void OpenBuffers::settle(bool mapped) {
+  for (const Place* place : {&input_, &output_}) {
+    if ((place->flags & kFresh) == 0) continue;
+    Known* known = known_file(place->address, 1);
+    if (known == nullptr) continue;
+    known->confirmed = mapped;
+    known->refused = !mapped;
+  }
+}
+
+/// Fills peers_; false when a file is not mapped here.
+Result<bool> OpenBuffers::bind() {
+  const size_t me = static_cast<size_t>(wires_.rank());
+  peers_[me] = {static_cast<const std::byte*>(question_.input),
+                static_cast<std::byte*>(question_.output), question_.pre};
+  bool all = true;
+  for (size_t r = 0; r < talks_.size(); r++) {
+    if (r == me) continue;
+    RAILCCL_TRY(const bool bound, bind(static_cast<int>(r), talks_[r]));
+    all = all && bound;
+  }
+  return all;
+}
+
+Result<bool> OpenBuffers::bind(int rank, Talk& talk) {
+  Execution::PeerBuffers& peer = peers_[static_cast<size_t>(rank)];
+  const uint64_t element = size_of(question_.request.datatype);
+  const uint64_t in = plan::input_elements(question_.request, wires_.ranks(), rank) * element;
+  const uint64_t out = plan::output_elements(question_.request, wires_.ranks(), rank) * element;
+  RAILCCL_TRY(peer.input, reach(rank, talk.in.input, in, &talk.input_memory, &talk.input_file));
+  RAILCCL_TRY(peer.output,
+              reach(rank, talk.in.output, out, &talk.output_memory, &talk.output_file));
+  peer.pre = question_.pre;
+  if (question_.request.op == Reduction::pre_mul_sum) {
+    if (talk.in.scale_kind > static_cast<uint64_t>(kernels::Scale::Kind::divide))
+      return Status(Code::remote, Scope::communicator, "rank {} scales in an unknown way", rank);
+    peer.pre = {static_cast<kernels::Scale::Kind>(talk.in.scale_kind), talk.in.scale_value,
+                talk.in.scale_integer};
+  }
+  return (in == 0 || peer.input != nullptr) && (out == 0 || peer.output != nullptr);
+}
+
+Result<std::byte*> OpenBuffers::reach(int rank, const Message::Packed& packed, uint64_t bytes,
+                                      std::shared_ptr<const Mapping>* memory, uint64_t* file) {
+  if (bytes == 0) return static_cast<std::byte*>(nullptr);
+  const uint64_t where = packed.where & kWhereMask;
+  if (talks_[static_cast<size_t>(rank)].same_process)
+    return reinterpret_cast<std::byte*>(static_cast<uintptr_t>(where));
+  if (*memory == nullptr || *file != packed.file) {
+    RAILCCL_TRY(*memory, wires_.offered(rank, packed.file));
+    *file = packed.file;
+  }
+  if (*memory == nullptr) return static_cast<std::byte*>(nullptr);
+  const uint64_t size = (*memory)->size();
+  if (where > size || bytes > size - where)
+    return Status(Code::remote, Scope::communicator,
+                  "rank {} names {} bytes from {} on in a memory file of {}", rank, bytes, where,
+                  size);
+  return (*memory)->bytes() + where;
+}
+
+std::string OpenBuffers::waiting_for() const {
+  if (phase_ == Phase::offering) return "peers to take in the file of a buffer";
+  std::string text;
+  for (const Talk& talk : talks_) {
+    if (talk.wire == nullptr || talk.heard) continue;
+    text += fmt::format("{}where rank {}'s buffers are ({})", text.empty() ? "" : "; ",
+                        talk.wire->peer(), talk.wire->name());
+  }
+  return text.empty() ? "nothing" : text;
+}
+
+}  // namespace railccl::runtime

@@ -1,0 +1,147 @@
+// OpenBuffers: how the ranks of a host find out, call by call, whether all of them can reach all
+// input and output buffers, and where these are.
+//
+// A buffer is open when every rank's process can load and store it: it belongs to a thread of the
+// same process, or lies wholly in one memory file (transport/memory_file.h) that its owner has
+// offered. Whether that is so depends on pointers, which each rank knows for itself only. So ranks
+// exchange a small record each: all see the same records and decide alike, open or not. The
+// exchange is also the meeting in which everyone learns that all have entered the call. Its
+// messages carry the header of the call, hence ranks that make different calls find out here.
+//
+// A file that was not used before gets a second exchange: could everyone map it? Where one could
+// not, its owner never names it again.
+//
+//   RAILCCL_CHECK(buffers.begin({.request = request, .sequence = 7, .input = in, .output = out}));
+//   ... buffers.step() until it is done ...
+//   if (buffers.open()) plan for open buffers, with buffers.peers(); else an ordinary one
+//
+// The steady state neither allocates nor locks for buffers in memory files and threads of one
+// process. Driven by the thread whose turn it is.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "runtime/execute.h"
+#include "runtime/wires.h"
+#include "transport/memory_file.h"
+
+namespace railccl::runtime {
+
+class OpenBuffers {
+ public:
+  struct Question {
+    plan::Request request;
+    uint64_t sequence = 0;
+    const void* input = nullptr;
+    void* output = nullptr;
+    kernels::Scale pre;  // of this rank's contribution
+  };
+
+  explicit OpenBuffers(Wires& wires);
+
+  /// Starts the exchange for a call; the previous one must be done.
+  Status begin(const Question& question);
+  /// Does what it can, without blocking.
+  Outcome step();
+  /// Called now and then while step() brings nothing: fails when a peer's message shows that it
+  /// makes another call.
+  Status look_aside();
+
+  const plan::Request& request() const { return question_.request; }
+  /// After the exchange: are all buffers open? The same on all ranks.
+  bool open() const { return open_; }
+  /// By rank. Valid until the next begin(); while open() and until then, peers may release their
+  /// memory without harm to this process.
+  const Execution::PeerBuffers* peers() const { return peers_.data(); }
+  /// Set when step() or look_aside() failed because the ranks' calls differ.
+  const std::optional<Mismatch>& mismatch() const { return mismatch_; }
+  /// What the exchange waits for, for people.
+  std::string waiting_for() const;
+
+ private:
+  enum class Phase : uint8_t { offering, describing, confirming, done };
+
+  /// A buffer of this rank.
+  struct Place {
+    uint64_t file = 0;  // 0: none that peers can map
+    uint64_t offset = 0;
+    uintptr_t address = 0;
+    uint64_t flags = 0;
+  };
+  static constexpr uint64_t kHeld = 1;   // the call gives the rank such a buffer
+  static constexpr uint64_t kFresh = 2;  // not everyone is known to have mapped the file
+
+  /// What goes over the wire: both places, and what the operator multiplies the contribution with
+  /// where ranks may differ in that.
+  struct Message {
+    struct Packed {
+      uint64_t file;
+      uint64_t where;  // address for ranks of this process, else offset; flags in the highest byte
+    };
+    Packed input;
+    Packed output;
+    uint64_t scale_kind;
+    double scale_value;
+    int64_t scale_integer;
+  };
+  static constexpr uint64_t kPlacesBytes = 32;
+
+  /// One message each way per peer, in each phase.
+  struct Talk {
+    Wire* wire = nullptr;
+    bool same_process = false;
+    Message out{};
+    Message in{};
+    bool posted = false;
+    uint64_t got = 0;  // bytes of `in`
+    bool heard = false;
+    std::shared_ptr<const Mapping> input_memory, output_memory;  // kept while they may be used
+    uint64_t input_file = 0, output_file = 0;
+  };
+
+  /// A memory file of this process, as this communicator knows it.
+  struct Known {
+    std::weak_ptr<transport::MemoryFile> file;
+    uint64_t id = 0;
+    uintptr_t end = 0;
+    bool confirmed = false;  // every rank has mapped it
+    bool refused = false;    // somebody cannot
+  };
+
+  Place describe(const void* buffer, uint64_t bytes);
+  Known* known_file(uintptr_t start, uint64_t bytes, uint64_t* offset = nullptr);
+  Result<bool> offer(Place* place);
+  void start_talk(Phase phase);
+  Result<bool> talk();
+  Result<bool> hear(Talk& talk);
+  Status decide_by_places();
+  Status decide_by_answers();
+  Result<bool> bind();
+  Result<bool> bind(int rank, Talk& talk);
+  Result<std::byte*> reach(int rank, const Message::Packed& packed, uint64_t bytes,
+                           std::shared_ptr<const Mapping>* memory, uint64_t* file);
+  void settle(bool mapped);
+  Header header() const;
+
+  Wires& wires_;
+  bool one_process_ = true;
+  std::vector<Talk> talks_;  // by rank; the own one is not used
+  std::vector<Execution::PeerBuffers> peers_;
+  std::map<uintptr_t, Known> files_;  // by start
+  uint64_t generation_ = 0;           // of the registry when files_ was last right
+
+  Question question_;
+  Place input_, output_;
+  Phase phase_ = Phase::done;
+  uint64_t message_bytes_ = 0;
+  bool all_mapped_ = false;
+  bool open_ = false;
+  std::optional<Mismatch> mismatch_;
+};
+
+}  // namespace railccl::runtime

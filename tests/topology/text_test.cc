@@ -113,6 +113,65 @@ TEST(TopologyText, KeepsOddNamesAndDoublesExactly) {
   EXPECT_EQ(*read, t);
 }
 
+/// Speeds that no two rows share.
+Speeds odd_speeds() {
+  Speeds speeds;
+  double value = 1.0 / 3.0;
+  for (const SpeedRow& row : kSpeedRows)
+    speeds.*row.member = (value += 1.0 / 7.0) * (row.unit == SpeedUnit::seconds ? 1e-7 : 1e10);
+  return speeds;
+}
+
+TEST(TopologyText, KeepsMeasuredSpeedsExactly) {
+  Host host;
+  host.name = "a";
+  host.cores_per_cache = 8;
+  host.set_speeds(odd_speeds());
+  const Topology t({host, Host()}, {}, {Rank()});
+  const Result<Topology> read = from_text(to_text(t));
+  ASSERT_TRUE(read.is_ok()) << read.status().text();
+  EXPECT_EQ(*read, t);
+  EXPECT_TRUE(read->hosts()[0].speeds.known());
+  EXPECT_FALSE(read->hosts()[1].speeds.known());
+  const Result<Speeds> alone = speeds_from_text(speeds_to_text(odd_speeds()));
+  ASSERT_TRUE(alone.is_ok()) << alone.status().text();
+  EXPECT_EQ(*alone, odd_speeds());
+}
+
+TEST(TopologyText, RefusesSpeedsThatNoMachineHas) {
+  const std::string good = speeds_to_text(odd_speeds());
+  const auto with = [&](const SpeedRow& changed, double value) {
+    Speeds speeds = odd_speeds();
+    speeds.*changed.member = value;
+    return speeds_from_text(speeds_to_text(speeds));
+  };
+  for (const SpeedRow& row : kSpeedRows) {
+    for (const double value : {0.0, -1.0, 1e-30, 1e30}) {
+      EXPECT_THAT(with(row, value).status().text(), testing::HasSubstr(row.key)) << value;
+    }
+    std::string without = good;
+    const size_t at = without.find(fmt::format(" {}=", row.key));
+    ASSERT_NE(at, std::string::npos);
+    without.erase(at, without.find(' ', at + 1) - at);
+    EXPECT_THAT(speeds_from_text(without).status().text(),
+                testing::HasSubstr(fmt::format("{} is missing", row.key)));
+  }
+  EXPECT_FALSE(speeds_from_text("").is_ok());
+  EXPECT_FALSE(speeds_from_text("numa memory=1").is_ok());
+  EXPECT_FALSE(speeds_from_text(good + " more=1").is_ok());
+  EXPECT_THAT(from_text(kHead + "host name=a\n" + good + "\n" + good + "\n").status().text(),
+              testing::HasSubstr("has its speeds already"));
+}
+
+TEST(Topology, WithSpeedsSetsThoseThatAreKnown) {
+  const Topology before({Host(), Host()}, {}, {Rank()});
+  const Topology after = before.with_speeds({Speeds(), odd_speeds()});
+  EXPECT_EQ(after.hosts()[0], before.hosts()[0]);
+  EXPECT_EQ(after.hosts()[1].speeds, odd_speeds());
+  EXPECT_EQ(after.hosts()[1].inner_alpha_s, odd_speeds().signal_s);
+  EXPECT_LT(after.hosts()[1].inner_bytes_per_s, odd_speeds().copy_bytes_per_s);
+}
+
 TEST(TopologyText, WindowsLineEndsAndMissingLastBreakAreFine) {
   const Result<Topology> read =
       from_text("railccl-topology version=1\r\nhost name=a # comment\r\n\r\nrank host=0");
@@ -168,6 +227,7 @@ TEST(FactsText, AnyMutationIsReadOrRefused) {
   Facts facts;
   facts.host = std::move(synthetic("hosts=1,gpus=2,nics=2")).value().hosts()[0];
   facts.host.nics[0].addresses = {"10.0.0.1/24", "fe80::1/64"};
+  facts.host.set_speeds(odd_speeds());
   facts.process = 42;
   facts.numa = 1;
   facts.cpus = "0-3,8";

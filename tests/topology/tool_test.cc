@@ -101,6 +101,23 @@ TEST_F(Tool, MergesFacts) {
   EXPECT_THAT(merged.output, HasSubstr("2 hosts, 3 ranks"));
 }
 
+TEST_F(Tool, MeasuresThisMachineOnce) {
+  const std::string here = "RAILCCL_MEASURE=auto XDG_CACHE_HOME=" + folder_.string();
+  const Outcome first = run("--measure", here);
+  EXPECT_EQ(first.status, 0) << first.output;
+  EXPECT_THAT(first.output, HasSubstr("speeds: measured now, kept in " + folder_.string()));
+  EXPECT_THAT(first.output, HasSubstr("├─ measured speeds"));
+  EXPECT_THAT(first.output, HasSubstr("a flag's way from one core to another"));
+  EXPECT_THAT(run("--measure --json", here).output, HasSubstr("\"signal_s\": "));
+  const Outcome facts = run("--measure --facts", here);
+  EXPECT_THAT(facts.output, HasSubstr("  speeds signal="));
+  std::ofstream(file("a")) << facts.output;
+  EXPECT_THAT(run("--merge " + file("a")).output, HasSubstr("measured speeds"));
+  EXPECT_THAT(run("--measure", here).output, HasSubstr("speeds: kept in"));
+  EXPECT_EQ(run("").output.find("measured speeds"), std::string::npos);
+  EXPECT_EQ(run("--measure", "RAILCCL_MEASURE=nonsense").status, 1);
+}
+
 TEST_F(Tool, Errors) {
   const std::pair<const char*, const char*> bad[] = {
       {"--synthetic hosts=x", "railccl-topo: synthetic topology: hosts: expected"},
@@ -115,6 +132,7 @@ TEST_F(Tool, Errors) {
     EXPECT_THAT(outcome.output, HasSubstr(says));
   }
   EXPECT_NE(run("--synthetic cpu:1x1 --load x").status, 0);
+  EXPECT_NE(run("--synthetic cpu:1x1 --measure").status, 0);
   EXPECT_NE(run("--no-such-option").status, 0);
   EXPECT_EQ(run("", "NCCL_SOCKET_IFNAME=nosuchinterface").status, 1);
   EXPECT_THAT(run("--help").output, HasSubstr("spine"));

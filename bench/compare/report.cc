@@ -60,6 +60,36 @@ double geometric_mean(const std::vector<double>& values) {
   return std::exp(sum / static_cast<double>(values.size()));
 }
 
+/// A line of its own for one contender; `compared`: with our usual setting or float32.
+void print_contender(const CellResult& cell, const Result& one, bool compared) {
+  printf("%9s   %-34s ", "", one.label.c_str());
+  if (!one.refused.empty()) {
+    printf("%s\n", one.refused.c_str());
+    return;
+  }
+  if (one.us.empty()) {
+    printf("not played\n");
+    return;
+  }
+  const auto [least, most] = std::minmax_element(one.us.begin(), one.us.end());
+  printf("%s us (%s to %s in %zu repeats)", number(one.median_us).c_str(), number(*least).c_str(),
+         number(*most).c_str(), one.us.size());
+  std::string plain = one.label;
+  const std::string type = std::string(" ") + name_of(one.type);
+  const size_t at = plain.find(type);
+  if (compared && at != std::string::npos) {
+    const Result* float32 = cell.find(plain.erase(at, type.size()));
+    if (float32 != nullptr)
+      printf(", %.0f%% of float32's rate", 100 * float32->median_us / one.median_us);
+  } else if (compared) {
+    const bool registered = plain.find("registered") != std::string::npos;
+    const Result* usual = cell.find(registered ? kOursRegistered : kOurs);
+    printf(", %s times the speed of the usual setting", ratio(usual, &one).c_str());
+  }
+  if (one.wrong > 0) printf(", %llu elements WRONG", static_cast<unsigned long long>(one.wrong));
+  printf("\n");
+}
+
 /// The number called `name`, or 0 where there is none.
 double number_in(const nlohmann::json& line, const char* name) {
   const auto at = line.find(name);
@@ -119,20 +149,7 @@ void print_cell(const CellResult& result, bool details) {
   for (const Result& one : result.results) {
     const bool extra = one.family == "railccl" && &one != ours && &one != registered;
     const bool failed = !one.refused.empty() && one.refused.find("has no") == std::string::npos;
-    if (!details && !extra && !failed && one.wrong == 0) continue;
-    if (!one.refused.empty()) {
-      printf("%9s   %-34s %s\n", "", one.label.c_str(), one.refused.c_str());
-    } else if (!one.us.empty()) {
-      const auto [least, most] = std::minmax_element(one.us.begin(), one.us.end());
-      printf("%9s   %-34s %s us (%s to %s in %zu repeats)%s%s", "", one.label.c_str(),
-             number(one.median_us).c_str(), number(*least).c_str(), number(*most).c_str(),
-             one.us.size(), peer == nullptr || !extra ? "" : ", ratio ",
-             peer == nullptr || !extra ? "" : ratio(peer, &one).c_str());
-      if (one.wrong > 0) {
-        printf(", %llu elements WRONG", static_cast<unsigned long long>(one.wrong));
-      }
-      printf("\n");
-    }
+    if (details || extra || failed || one.wrong > 0) print_contender(result, one, extra);
   }
   fflush(stdout);
 }

@@ -11,13 +11,15 @@
 
 namespace railccl::algorithms {
 
-/// Everyone may load and store the scratch of ranks on his host, and nothing else.
-inline plan::CheckOptions options_with_memory(const topology::Topology& topology) {
+/// Everyone may load and store the scratch of ranks on his host, and nothing else; an open
+/// algorithm all buffers.
+inline plan::CheckOptions options_with_memory(const topology::Topology& topology, bool open) {
   plan::CheckOptions options = options_of(topology);
-  options.load_store = [&topology](int reader, int owner, plan::Buffer buffer) {
-    return buffer == plan::Buffer::scratch &&
+  options.load_store = [&topology, open](int reader, int owner, plan::Buffer buffer) {
+    return (open || buffer == plan::Buffer::scratch) &&
            topology.rank(reader).host == topology.rank(owner).host;
   };
+  options.all_entered = open;
   return options;
 }
 
@@ -36,7 +38,7 @@ inline plan::CheckReport proven(const Algorithm& algorithm, const Shape& shape,
   const auto report = plan::check(
       request, topology.size(),
       [&](int rank) { return algorithm.build(request, topology, tuning, rank); },
-      options_with_memory(topology));
+      options_with_memory(topology, algorithm.open));
   if (report.is_ok()) return *report;
   ADD_FAILURE() << text_of(algorithm, shape, request, tuning) << ": " << report.status().text();
   return {};

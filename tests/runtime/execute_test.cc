@@ -26,6 +26,7 @@ void run_everywhere(const Algorithm& algorithm, const Request& request, const To
   const int ranks = topology.size();
   std::vector<std::unique_ptr<Execution>> executions;
   std::vector<std::unique_ptr<Buffers>> buffers;
+  std::vector<Execution::PeerBuffers> peers(static_cast<size_t>(ranks));
   const std::string what =
       fmt::format("{} by {} on {} ranks, {} channels, chunks of {}", plan::text_of(request),
                   algorithm.name, ranks, tuning.channels, tuning.chunk_elements);
@@ -42,6 +43,9 @@ void run_everywhere(const Algorithm& algorithm, const Request& request, const To
     operation.output = buffers.back()->output;
     operation.scaling =
         kernels::scaling_of(request.op, request.datatype, ranks, factor_of(request));
+    peers[static_cast<size_t>(r)] = {buffers.back()->input, buffers.back()->output,
+                                     operation.scaling.pre};
+    operation.peers = peers.data();
     ASSERT_TRUE(executions.back()->begin(operation).is_ok());
   }
   std::vector<bool> done(static_cast<size_t>(ranks), false);

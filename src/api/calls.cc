@@ -43,9 +43,11 @@ bool in_place(const Request& request, int rank, uintptr_t input, uintptr_t outpu
 
 Status check_count(size_t count, Datatype type, int ranks) {
   // Half of the address space, so that no sum of an address and a size wraps.
-  const uint64_t limit =
-      std::numeric_limits<uint64_t>::max() / 2 / size_of(type) / static_cast<uint64_t>(ranks);
-  if (count <= limit) return ok();
+  const uint64_t unit = size_of(type) * static_cast<uint64_t>(ranks);
+  uint64_t all = 0;
+  if (!__builtin_mul_overflow(uint64_t{count}, unit, &all) &&
+      all <= std::numeric_limits<uint64_t>::max() / 2)
+    return ok();
   return Status(Code::invalid_argument, "count {} is too large: {} ranks of that many {} overflow",
                 count, ranks, name_of(type));
 }
@@ -124,16 +126,16 @@ kernels::Scale factor_from(const void* scalar, Datatype type) {
   return factor;
 }
 
-Result<Call> collective_call(const Arguments& arguments, ncclComm& comm) {
+Status collective_call(const Arguments& arguments, ncclComm& comm, Call* call) {
   const runtime::Communicator& communicator = *comm.communicator;
   const int ranks = communicator.size(), rank = communicator.rank();
   if (communicator.in_progress() && ranks == 0)
     return Status(Code::invalid_usage, "the communicator is still being made");
-  Call call;
-  Request& request = call.request;
+  *call = Call();
+  Request& request = call->request;
   request.collective = arguments.collective;
   RAILCCL_TRY(request.datatype, datatype_from(arguments.datatype));
-  if (reduces(arguments.collective)) RAILCCL_CHECK(apply_operator(arguments.op, comm, &call));
+  if (reduces(arguments.collective)) RAILCCL_CHECK(apply_operator(arguments.op, comm, call));
   if (rooted(arguments.collective)) {
     if (arguments.root < 0 || arguments.root >= ranks)
       return Status(Code::invalid_argument, "root {} is no rank; there are 0 to {}", arguments.root,
@@ -147,31 +149,56 @@ Result<Call> collective_call(const Arguments& arguments, ncclComm& comm) {
   request.in_place = both && in_place(request, rank, reinterpret_cast<uintptr_t>(arguments.input),
                                       reinterpret_cast<uintptr_t>(arguments.output));
   RAILCCL_CHECK(check_buffers(request, ranks, rank, arguments.input, arguments.output));
-  call.input = arguments.input;
-  call.output = arguments.output;
-  return call;
+  call->input = arguments.input;
+  call->output = arguments.output;
+  return ok();
 }
 
-Result<Call> transfer_call(Call::Kind kind, const void* input, void* output, size_t count,
-                           ncclDataType_t datatype, int peer, ncclComm& comm) {
+Status collective_call_again(const Arguments& arguments, Use& use, Call* call) {
+  if (!use.first()) return collective_call(arguments, *use.operator->(), call);
+  LastCall& last = use->last;
+  const Arguments& known = last.arguments;
+  const auto apart = [](const Arguments& pair) {
+    return reinterpret_cast<uintptr_t>(pair.output) - reinterpret_cast<uintptr_t>(pair.input);
+  };
+  // Buffers as far apart as before overlap as little as before. Null ones never passed.
+  if (last.valid && known.count == arguments.count && known.collective == arguments.collective &&
+      known.datatype == arguments.datatype && known.op == arguments.op &&
+      known.root == arguments.root && apart(known) == apart(arguments) &&
+      arguments.input != nullptr && arguments.output != nullptr) {
+    *call = last.call;
+    call->input = arguments.input;
+    call->output = arguments.output;
+    return ok();
+  }
+  RAILCCL_CHECK(collective_call(arguments, *use.operator->(), call));
+  // Made operators may be destroyed, or have another factor, by the next call.
+  last.valid = arguments.op < ncclNumOps;
+  last.arguments = arguments;
+  last.call = *call;
+  return ok();
+}
+
+Status transfer_call(Call::Kind kind, const void* input, void* output, size_t count,
+                     ncclDataType_t datatype, int peer, ncclComm& comm, Call* call) {
   const int ranks = comm.communicator->size();
-  Call call;
-  call.kind = kind;
-  RAILCCL_TRY(call.request.datatype, datatype_from(datatype));
+  *call = Call();
+  call->kind = kind;
+  RAILCCL_TRY(call->request.datatype, datatype_from(datatype));
   if (peer < 0 || peer >= ranks)
     return Status(Code::invalid_argument, "peer {} is no rank; there are 0 to {}", peer, ranks - 1);
-  RAILCCL_CHECK(check_count(count, call.request.datatype, ranks));
+  RAILCCL_CHECK(check_count(count, call->request.datatype, ranks));
   if (count > 0) {
     if (kind == Call::Kind::send)
       RAILCCL_CHECK(not_null(input, "sendbuff"));
     else
       RAILCCL_CHECK(not_null(output, "recvbuff"));
   }
-  call.request.count = count;
-  call.peer = peer;
-  call.input = input;
-  call.output = output;
-  return call;
+  call->request.count = count;
+  call->peer = peer;
+  call->input = input;
+  call->output = output;
+  return ok();
 }
 
 }  // namespace railccl::api

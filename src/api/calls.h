@@ -7,21 +7,12 @@
 
 namespace railccl::api {
 
-struct Arguments {
-  Collective collective = Collective::all_reduce;
-  const void* input = nullptr;
-  void* output = nullptr;
-  size_t count = 0;
-  ncclDataType_t datatype = ncclFloat32;
-  ncclRedOp_t op = ncclSum;
-  int root = 0;
-};
-
 /// Checks everything one rank can check: type, operator, root, sizes, buffers and their overlap.
-Result<runtime::Call> collective_call(const Arguments& arguments, ncclComm& comm);
-Result<runtime::Call> transfer_call(runtime::Call::Kind kind, const void* input, void* output,
-                                    size_t count, ncclDataType_t datatype, int peer,
-                                    ncclComm& comm);
+Status collective_call(const Arguments& arguments, ncclComm& comm, runtime::Call* call);
+Status transfer_call(runtime::Call::Kind kind, const void* input, void* output, size_t count,
+                     ncclDataType_t datatype, int peer, ncclComm& comm, runtime::Call* call);
+/// Like collective_call; takes a short cut when the last call was the same, apart from the address.
+Status collective_call_again(const Arguments& arguments, Use& use, runtime::Call* call);
 
 Result<Datatype> datatype_from(ncclDataType_t type);
 /// The stream behind a handle: null for null.

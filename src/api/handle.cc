@@ -66,6 +66,7 @@ void recycle(ncclComm_t handle) {
   handle->operators.clear();
   handle->registrations.clear();
   handle->windows.clear();
+  handle->last.valid = false;
   std::lock_guard lock(pool().mutex);
   pool().free.push_back(handle);
 }
@@ -75,8 +76,7 @@ Result<Use> Use::of(ncclComm_t handle) {
   if (reinterpret_cast<uintptr_t>(handle) % alignof(ncclComm) != 0)
     return Status(Code::invalid_argument, "the communicator handle is garbage");
   // Counted first, then looked at: an end_handle() in between sees the count or we see its mark.
-  handle->users.fetch_add(1);
-  Use use(handle);
+  Use use(handle, handle->users.fetch_add(1) == 0);
   if (handle->magic.load() != ncclComm::kAlive)
     return Status(Code::invalid_argument,
                   "the communicator handle is not valid: destroyed, aborted or never made");

@@ -33,6 +33,24 @@ struct Registration {
   size_t bytes = 0;
 };
 
+/// A collective as its caller describes it.
+struct Arguments {
+  Collective collective = Collective::all_reduce;
+  const void* input = nullptr;
+  void* output = nullptr;
+  size_t count = 0;
+  ncclDataType_t datatype = ncclFloat32;
+  ncclRedOp_t op = ncclSum;
+  int root = 0;
+};
+
+/// The last collective that passed all checks, so that the same again need not pass them again.
+struct LastCall {
+  bool valid = false;
+  Arguments arguments;
+  runtime::Call call;
+};
+
 }  // namespace railccl::api
 
 struct ncclComm {
@@ -50,6 +68,8 @@ struct ncclComm {
   std::vector<railccl::api::MadeOperator> operators;
   std::unordered_map<void*, railccl::api::Registration> registrations;
   std::unordered_map<void*, railccl::api::Registration> windows;
+  // By the Use that found no other.
+  railccl::api::LastCall last;
 };
 
 namespace railccl::api {
@@ -68,21 +88,26 @@ class Use {
  public:
   /// Fails for null, garbage and stale handles, and for those that are not ready.
   static Result<Use> of(ncclComm_t handle);
-  Use(Use&& other) noexcept : handle_(std::exchange(other.handle_, nullptr)) {}
+  Use(Use&& other) noexcept
+      : handle_(std::exchange(other.handle_, nullptr)), first_(other.first_) {}
   Use& operator=(Use&&) = delete;
   ~Use() { release(); }
 
   ncclComm* operator->() const { return handle_; }
+  /// Did it find no other Use? Then it has what belongs to one thread at a time, until it ends: the
+  /// next one that is first comes after all that came while this one lasted.
+  bool first() const { return first_; }
   runtime::Communicator& communicator() const { return *handle_->communicator; }
   const std::shared_ptr<runtime::Communicator>& shared() const { return handle_->communicator; }
 
  private:
-  explicit Use(ncclComm_t handle) : handle_(handle) {}
+  Use(ncclComm_t handle, bool first) : handle_(handle), first_(first) {}
   void release() {
     // Release, partner: the acquire in end_handle().
     if (handle_ != nullptr) handle_->users.fetch_sub(1, std::memory_order_release);
   }
   ncclComm_t handle_ = nullptr;
+  bool first_ = false;
 };
 
 /// Is it a handle that new calls may use?

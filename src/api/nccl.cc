@@ -11,14 +11,15 @@ using namespace railccl::api;
 
 namespace {
 
-/// Starts `made` (a Result<Call>) on `use`'s communicator.
+/// Starts the call that `make` (Use&, Call* -> Status) checks and describes.
 template <typename Make>
 ncclResult_t start(const char* function, ncclComm_t comm, cudaStream_t stream, const Make& make) {
   bool in_progress = false;
   const ncclResult_t result = api::call(function, [&]() -> Status {
     const auto begin = [&]() -> Status {
       RAILCCL_TRY(Use use, Use::of(comm));
-      RAILCCL_TRY(const runtime::Call call, make(*use.operator->()));
+      runtime::Call call;
+      RAILCCL_CHECK(make(use, &call));
       RAILCCL_TRY(runtime::Stream * queue, stream_from(stream));
       RAILCCL_CHECK(use.communicator().start(call, queue));
       if (!use.communicator().config().blocking) {
@@ -36,8 +37,9 @@ ncclResult_t start(const char* function, ncclComm_t comm, cudaStream_t stream, c
 
 ncclResult_t collective(const char* function, ncclComm_t comm, cudaStream_t stream,
                         const Arguments& arguments) {
-  return start(function, comm, stream,
-               [&](ncclComm& handle) { return collective_call(arguments, handle); });
+  return start(function, comm, stream, [&](Use& use, runtime::Call* call) {
+    return collective_call_again(arguments, use, call);
+  });
 }
 
 }  // namespace
@@ -104,17 +106,17 @@ ncclResult_t pncclScatter(const void* sendbuff, void* recvbuff, size_t count,
 
 ncclResult_t pncclSend(const void* sendbuff, size_t count, ncclDataType_t datatype, int peer,
                        ncclComm_t comm, cudaStream_t stream) {
-  return start("ncclSend", comm, stream, [&](ncclComm& handle) {
+  return start("ncclSend", comm, stream, [&](Use& use, runtime::Call* call) {
     return transfer_call(runtime::Call::Kind::send, sendbuff, nullptr, count, datatype, peer,
-                         handle);
+                         *use.operator->(), call);
   });
 }
 
 ncclResult_t pncclRecv(void* recvbuff, size_t count, ncclDataType_t datatype, int peer,
                        ncclComm_t comm, cudaStream_t stream) {
-  return start("ncclRecv", comm, stream, [&](ncclComm& handle) {
+  return start("ncclRecv", comm, stream, [&](Use& use, runtime::Call* call) {
     return transfer_call(runtime::Call::Kind::recv, nullptr, recvbuff, count, datatype, peer,
-                         handle);
+                         *use.operator->(), call);
   });
 }
 

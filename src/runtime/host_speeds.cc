@@ -184,14 +184,18 @@ class CacheFile {
   std::string path_;
 };
 
-Result<HostSpeeds> measured(Effort effort, uint64_t last_level_cache_bytes, std::string source) {
+HostSpeeds measured(Effort effort, uint64_t last_level_cache_bytes, std::string source) {
   const int64_t start = now_ns();
-  RAILCCL_TRY(const Speeds speeds, measure(cores_to_measure(), last_level_cache_bytes, effort));
+  const auto speeds = measure(cores_to_measure(), last_level_cache_bytes, effort);
+  if (!speeds.is_ok()) {
+    log::warn("this machine's speeds could not be measured: {}", speeds.status().text());
+    return {{}, "could not be measured: " + speeds.status().text()};
+  }
   log::info("measured this machine's speeds in {} ms", (now_ns() - start) / 1'000'000);
-  return HostSpeeds{speeds, std::move(source)};
+  return {*speeds, std::move(source)};
 }
 
-Result<HostSpeeds> find_speeds(const Settings& settings, uint64_t last_level_cache_bytes) {
+HostSpeeds find_speeds(const Settings& settings, uint64_t last_level_cache_bytes) {
   std::string path;
   auto folder = open_folder(settings, &path);
   if (!folder.is_ok()) {
@@ -215,7 +219,8 @@ Result<HostSpeeds> find_speeds(const Settings& settings, uint64_t last_level_cac
   if (!mine)
     return measured(Effort::quick, last_level_cache_bytes,
                     "measured quickly: another process has been measuring for too long");
-  RAILCCL_TRY(HostSpeeds fresh, measured(Effort::full, last_level_cache_bytes, ""));
+  HostSpeeds fresh = measured(Effort::full, last_level_cache_bytes, "");
+  if (!fresh.speeds.known()) return fresh;
   const Status saved = file.save(fresh.speeds);
   if (saved.is_ok()) {
     fresh.source = "measured now, kept in " + file.path();
@@ -291,8 +296,7 @@ Result<HostSpeeds> host_speeds(const Settings& settings, uint64_t last_level_cac
       fmt::format("{}\n{}\n{}", settings.measure, settings.cache_home, settings.home);
   std::lock_guard lock(mutex);
   if (const auto found = remembered->find(key); found != remembered->end()) return found->second;
-  RAILCCL_TRY(HostSpeeds found, find_speeds(settings, last_level_cache_bytes));
-  return (*remembered)[key] = std::move(found);
+  return (*remembered)[key] = find_speeds(settings, last_level_cache_bytes);
 }
 
 }  // namespace railccl::runtime

@@ -27,7 +27,7 @@
 namespace railccl::runtime {
 
 struct HostSpeeds {
-  topology::Speeds speeds;  // not known() when RAILCCL_MEASURE=off
+  topology::Speeds speeds;  // not known() when RAILCCL_MEASURE=off or measuring failed
   std::string source;       // for people: "measured now, kept in /home/u/.cache/railccl/..."
 };
 
@@ -35,7 +35,8 @@ struct HostSpeeds {
 Status check_measure_setting(const Settings& settings);
 
 /// At most a few seconds; a process asks the machine once and remembers (force: also measures only
-/// once per process). Fails when the setting is malformed or measuring fails. Any thread.
+/// once per process). That measuring fails costs speed, nothing else: it is logged. Fails when the
+/// setting is malformed. Any thread.
 Result<HostSpeeds> host_speeds(const Settings& settings, uint64_t last_level_cache_bytes);
 
 /// What a cache file with this `text` says about the machine that `machine_text()` gave `machine`

@@ -79,12 +79,18 @@ double seconds_since(int64_t start_ns) {
   return static_cast<double>(std::max<int64_t>(1, now_ns() - start_ns)) * 1e-9;
 }
 
-/// How a thread waits for a flag to have a value; false when the deadline passed.
+/// What a flag becomes when the time for its measurement is over.
+constexpr uint32_t kStop = ~uint32_t{0};
+
+/// How a thread waits for a flag to have a value; false when it has become kStop instead, or the
+/// deadline passed.
 using Wait = bool (*)(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline);
 
 // All loads of flags acquire; their partners are the release stores of whoever sets the flag.
 bool spin_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline) {
-  for (uint32_t i = 1; flag.load(std::memory_order_acquire) != value; i++) {
+  for (uint32_t i = 1;; i++) {
+    const uint32_t seen = flag.load(std::memory_order_acquire);
+    if (seen == value || seen == kStop) return seen == value;
     if (i % 1024 != 0) {
       relax();
       continue;
@@ -93,15 +99,15 @@ bool spin_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& dea
     // Somebody else may have the other core for a while.
     if (i > 1 << 16) sched_yield();
   }
-  return true;
 }
 
 bool yield_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline) {
-  for (uint32_t i = 1; flag.load(std::memory_order_acquire) != value; i++) {
+  for (uint32_t i = 1;; i++) {
+    const uint32_t seen = flag.load(std::memory_order_acquire);
+    if (seen == value || seen == kStop) return seen == value;
     sched_yield();
     if (i % 64 == 0 && deadline.passed()) return false;
   }
-  return true;
 }
 
 long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const timespec* timeout) {
@@ -111,44 +117,87 @@ long futex(std::atomic<uint32_t>& word, int operation, uint32_t value, const tim
 }
 
 bool sleep_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline) {
-  for (uint32_t seen; (seen = flag.load(std::memory_order_acquire)) != value;) {
+  for (;;) {
+    const uint32_t seen = flag.load(std::memory_order_acquire);
+    if (seen == value || seen == kStop) return seen == value;
     if (deadline.passed()) return false;
     const timespec timeout = {0, 10'000'000};
     futex(flag, FUTEX_WAIT, seen, &timeout);
   }
-  return true;
 }
 
-/// Seconds of one handover between a thread on `first` and one on `second`, both waiting by `wait`.
-Result<double> ping_pong(int first, int second, Wait wait, bool wake, int batches, int rounds,
+/// How long and how finely something is sampled. On a machine that others keep busy, fewer samples
+/// than `samples` come together in the time there is; one does.
+struct Sampling {
+  int samples;
+  int64_t budget_ms;
+};
+
+/// Seconds of one handover between a thread on `first` and one on `second`, both waiting by `wait`;
+/// a sample is `rounds` there and back.
+Result<double> ping_pong(int first, int second, Wait wait, int rounds, const Sampling& sampling,
                          const Deadline& deadline) {
   struct alignas(64) Line {
     std::atomic<uint32_t> turn{0};
   } line;
+  const auto pass_on = [&](uint32_t value) { line.turn.store(value, std::memory_order_release); };
   std::vector<double> samples;
-  const auto pass_on = [&](uint32_t value) {
-    line.turn.store(value, std::memory_order_release);
-    if (wake) futex(line.turn, FUTEX_WAKE, 1, nullptr);
-  };
-  std::atomic<bool> late{false};
-  RAILCCL_CHECK(on_cpus({first, second}, [&](size_t me) {
+  const auto serve = [&] {
+    const Deadline end = Deadline::after_ms(sampling.budget_ms);
     uint32_t turn = 0;
-    for (int batch = 0; batch <= batches; batch++) {
+    // The first sample includes the start of the threads.
+    for (int sample = -1; sample < sampling.samples; sample++) {
       const int64_t start = now_ns();
       for (int i = 0; i < rounds; i++, turn += 2) {
-        const auto mine = static_cast<uint32_t>(me);
-        if (!wait(line.turn, turn + mine, deadline)) {
-          late.store(true, std::memory_order_relaxed);  // read after the threads were joined
-          return;
-        }
-        pass_on(turn + mine + 1);
+        pass_on(turn + 1);
+        if (!wait(line.turn, turn + 2, deadline)) return;
       }
-      // The first batch includes the start of the threads.
-      if (me == 0 && batch > 0) samples.push_back(seconds_since(start) / (2.0 * rounds));
+      if (sample >= 0) samples.push_back(seconds_since(start) / (2.0 * rounds));
+      if (sample >= 0 && end.passed()) return;
     }
+  };
+  RAILCCL_CHECK(on_cpus({first, second}, [&](size_t me) {
+    if (me == 0) {
+      serve();
+      pass_on(kStop);
+      return;
+    }
+    for (uint32_t turn = 1; wait(line.turn, turn, deadline); turn += 2) pass_on(turn + 1);
   }));
-  if (late.load(std::memory_order_relaxed) || samples.empty())
-    return Status(Code::timeout, "a flag took too long to cross");
+  if (samples.empty()) return Status(Code::timeout, "a flag took too long to cross");
+  return good_time(samples);
+}
+
+/// Seconds from waking a thread on `second` that sleeps to its running.
+Result<double> wake_time(int first, int second, const Sampling& sampling,
+                         const Deadline& deadline) {
+  constexpr int64_t kFallAsleepNs = 50'000;
+  std::atomic<uint32_t> turn{0};
+  std::atomic<int64_t> rung_ns{0};
+  std::vector<double> samples;
+  const auto ring = [&](uint32_t value) {
+    rung_ns.store(now_ns(), std::memory_order_relaxed);  // partner: seen with turn
+    turn.store(value, std::memory_order_release);
+    futex(turn, FUTEX_WAKE, 1, nullptr);
+  };
+  RAILCCL_CHECK(on_cpus({first, second}, [&](size_t me) {
+    if (me == 1) {
+      for (uint32_t i = 1; sleep_until(turn, i, deadline); i += 2) {
+        samples.push_back(seconds_since(rung_ns.load(std::memory_order_relaxed)));
+        turn.store(i + 1, std::memory_order_release);
+      }
+      return;
+    }
+    const Deadline end = Deadline::after_ms(sampling.budget_ms);
+    for (uint32_t i = 0; i < 2 * static_cast<uint32_t>(sampling.samples); i += 2) {
+      if (!yield_until(turn, i, deadline) || (i > 0 && end.passed())) break;
+      // On one core the other thread needs it to fall asleep.
+      for (const int64_t start = now_ns(); now_ns() - start < kFallAsleepNs;) sched_yield();
+      ring(i + 1);
+    }
+    ring(kStop);
+  }));
+  if (samples.empty()) return Status(Code::timeout, "a sleeper took too long to wake");
   return good_time(samples);
 }
 
@@ -212,25 +261,34 @@ Status measure_cached(int cpu, int bursts, Speeds& speeds) {
 }
 
 /// Bytes per second at which `reader` copies what `writer` has just written.
-Result<double> peer_rate(int writer, int reader, size_t bytes, int rounds,
+Result<double> peer_rate(int writer, int reader, size_t bytes, const Sampling& sampling,
                          const Deadline& deadline) {
   std::atomic<uint32_t> turn{0};
   const Buffer shared(bytes), source(bytes), target(bytes);
   if (!shared || !source || !target) return out_of_memory();
   std::vector<double> samples;
-  RAILCCL_CHECK(on_cpus({writer, reader}, [&](size_t me) {
-    for (int i = 0; i < rounds; i++) {
-      const auto value = static_cast<uint32_t>(2 * i) + static_cast<uint32_t>(me);
-      if (!spin_until(turn, value, deadline)) return;
+  const auto read = [&] {
+    const Deadline end = Deadline::after_ms(sampling.budget_ms);
+    for (uint32_t i = 0; spin_until(turn, 2 * i + 1, deadline); i++) {
       const int64_t start = now_ns();
-      const std::byte* from = me == 0 ? source.get() : shared.get();
-      kernels::copy(me == 0 ? shared.get() : target.get(), from, bytes, kernels::Store::cached);
-      if (me == 1) samples.push_back(static_cast<double>(bytes) / seconds_since(start));
-      turn.store(value + 1, std::memory_order_release);
+      kernels::copy(target.get(), shared.get(), bytes, kernels::Store::cached);
+      samples.push_back(static_cast<double>(bytes) / seconds_since(start));
+      if (static_cast<int>(samples.size()) == sampling.samples || end.passed()) return;
+      turn.store(2 * i + 2, std::memory_order_release);
+    }
+  };
+  RAILCCL_CHECK(on_cpus({writer, reader}, [&](size_t me) {
+    if (me == 1) {
+      read();
+      turn.store(kStop, std::memory_order_release);
+      return;
+    }
+    for (uint32_t i = 0; spin_until(turn, 2 * i, deadline); i++) {
+      kernels::copy(shared.get(), source.get(), bytes, kernels::Store::cached);
+      turn.store(2 * i + 1, std::memory_order_release);
     }
   }));
-  if (static_cast<int>(samples.size()) < rounds)
-    return Status(Code::timeout, "a peer's data took too long to come");
+  if (samples.empty()) return Status(Code::timeout, "a peer's data took too long to come");
   return good_rate(samples);
 }
 
@@ -250,11 +308,12 @@ size_t memory_bytes(size_t threads, uint64_t last_level_cache_bytes) {
 struct Traffic {
   double ordinary = 0, streaming = 0;
 };
-Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, int rounds,
+Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, const Sampling& sampling,
                                const Deadline& deadline) {
   const size_t threads = cpus.size();
   const auto all = static_cast<uint32_t>(threads);
-  std::atomic<uint32_t> arrived{0}, failed{0};
+  const Deadline end = Deadline::after_ms(sampling.budget_ms);
+  std::atomic<uint32_t> arrived{0}, failed{0}, over{0};
   std::vector<int64_t> begins(threads), ends(threads);
   std::vector<double> samples[2];
   // Everyone meets before and after each round; thread 0 looks at the times in between, before it
@@ -271,9 +330,12 @@ Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, int r
   };
   RAILCCL_CHECK(on_cpus(cpus, [&](size_t me) {
     const Buffer source(bytes), target(bytes);
-    if (!source || !target) failed.fetch_add(1, std::memory_order_relaxed);  // partner: meet()
-    for (uint32_t round = 0; round < 2 * static_cast<uint32_t>(rounds); round++) {
-      if (!meet(2 * round + 1) || failed.load(std::memory_order_relaxed) != 0) return;
+    // Relaxed, here and for `over`: meet() orders them.
+    if (!source || !target) failed.fetch_add(1, std::memory_order_relaxed);
+    for (uint32_t round = 0; round < 2 * static_cast<uint32_t>(sampling.samples); round++) {
+      if (!meet(2 * round + 1) || failed.load(std::memory_order_relaxed) != 0 ||
+          over.load(std::memory_order_relaxed) != 0)
+        return;
       const bool streaming = round % 2 != 0;
       begins[me] = now_ns();
       kernels::copy(target.get(), source.get(), bytes,
@@ -282,14 +344,16 @@ Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, int r
       if (!meet(2 * round + 2)) return;
       if (me != 0) continue;
       const int64_t begin = *std::min_element(begins.begin(), begins.end());
-      const int64_t end = *std::max_element(ends.begin(), ends.end());
-      samples[streaming].push_back(2.0 * static_cast<double>(bytes * threads) /
-                                   (static_cast<double>(std::max<int64_t>(1, end - begin)) * 1e-9));
+      const int64_t last = *std::max_element(ends.begin(), ends.end());
+      samples[streaming].push_back(
+          2.0 * static_cast<double>(bytes * threads) /
+          (static_cast<double>(std::max<int64_t>(1, last - begin)) * 1e-9));
+      // Whole pairs of rounds only, one of each kind.
+      if (streaming && end.passed()) over.store(1, std::memory_order_relaxed);
     }
   }));
   if (failed.load(std::memory_order_relaxed) != 0) return out_of_memory();
-  if (samples[0].size() + samples[1].size() < 2 * static_cast<size_t>(rounds))
-    return Status(Code::timeout, "the cores did not meet in time");
+  if (samples[1].empty()) return Status(Code::timeout, "the cores did not meet in time");
   return Traffic{good_rate(samples[0]), good_rate(samples[1])};
 }
 
@@ -340,7 +404,8 @@ Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_b
                        Effort effort) {
   if (cpus.empty()) return Status(Code::system, "no processor to measure on");
   const Deadline deadline = Deadline::after_ms(kMeasureMsMax);
-  const int full = effort == Effort::full ? 4 : 1;
+  const int times = effort == Effort::full ? 4 : 1;
+  const auto sampling = [&](int samples) { return Sampling{times * samples, times * 10}; };
   // Spread over the machine, so that all its caches and memory channels take part.
   std::vector<int> spread;
   const size_t most = std::min(cpus.size(), static_cast<size_t>(kMeasuredCoresMax));
@@ -348,28 +413,29 @@ Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_b
   const int first = cpus[0], second = cpus.size() > 1 ? cpus[1] : cpus[0];
 
   Speeds speeds;
-  RAILCCL_CHECK(measure_cached(first, 4 * full, speeds));
-  RAILCCL_TRY(speeds.yield_s, ping_pong(first, first, yield_until, false, 4 * full, 500, deadline));
-  RAILCCL_TRY(speeds.wake_s, ping_pong(first, second, sleep_until, true, 4 * full, 50, deadline));
+  RAILCCL_CHECK(measure_cached(first, 4 * times, speeds));
+  RAILCCL_TRY(speeds.yield_s, ping_pong(first, first, yield_until, 4, sampling(500), deadline));
+  RAILCCL_TRY(speeds.wake_s, wake_time(first, second, sampling(50), deadline));
   if (first != second) {
     RAILCCL_TRY(speeds.signal_s,
-                ping_pong(first, second, spin_until, false, 8 * full, 2000, deadline));
+                ping_pong(first, second, spin_until, 100, sampling(200), deadline));
     RAILCCL_TRY(speeds.peer_small_bytes_per_s,
-                peer_rate(first, second, kPeerSmallBytes, 40 * full, deadline));
+                peer_rate(first, second, kPeerSmallBytes, sampling(40), deadline));
     RAILCCL_TRY(speeds.peer_large_bytes_per_s,
-                peer_rate(first, second, kPeerLargeBytes, 8 * full, deadline));
+                peer_rate(first, second, kPeerLargeBytes, sampling(8), deadline));
   } else {
     // One core: what another rank wrote is in its own cache, and a flag waits for a turn.
     speeds.signal_s = speeds.yield_s;
     speeds.peer_small_bytes_per_s = speeds.peer_large_bytes_per_s = speeds.copy_bytes_per_s;
   }
   const size_t bytes = memory_bytes(spread.size(), last_level_cache_bytes);
-  RAILCCL_TRY(const Traffic one, memory_traffic({first}, bytes, 1 + full, deadline));
+  const Sampling memory = {1 + times, times * 40};
+  RAILCCL_TRY(const Traffic one, memory_traffic({first}, bytes, memory, deadline));
   speeds.core_traffic_bytes_per_s = one.ordinary;
   speeds.core_streaming_bytes_per_s = one.streaming;
   Traffic all = one;
   if (spread.size() > 1) {
-    RAILCCL_TRY(all, memory_traffic(spread, bytes, 1 + full, deadline));
+    RAILCCL_TRY(all, memory_traffic(spread, bytes, memory, deadline));
   }
   speeds.host_traffic_bytes_per_s = all.ordinary;
   speeds.host_streaming_bytes_per_s = all.streaming;

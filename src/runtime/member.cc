@@ -166,11 +166,11 @@ Status Member::check(const Call& call) const {
   const auto type = static_cast<int>(request.datatype);
   if (type < 0 || type >= kDatatypeCount)
     return Status(Code::invalid_argument, "{} is no datatype", type);
-  const uint64_t limit =
-      kMessageBytesMax / (size_of(request.datatype) * static_cast<uint64_t>(size()));
-  if (request.count > limit)
+  const uint64_t unit = size_of(request.datatype) * static_cast<uint64_t>(size());
+  uint64_t all = 0;
+  if (__builtin_mul_overflow(request.count, unit, &all) || all > kMessageBytesMax)
     return Status(Code::invalid_argument, "count {} is too large: at most {} {} on {} ranks",
-                  request.count, limit, name_of(request.datatype), size());
+                  request.count, kMessageBytesMax / unit, name_of(request.datatype), size());
   if (call.kind != Call::Kind::collective) {
     const void* buffer = call.kind == Call::Kind::send ? call.input : call.output;
     if (call.peer < 0 || call.peer >= size())
@@ -249,7 +249,7 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
                                                       size(), call.factor)});
   int idle = 0;
   if (begun.is_ok() && execution.is_strip()) {
-    for (int looks = 0; idle <= patience_.spins(); looks++) {
+    for (; idle <= patience_.spins(); idle++) {
       const Strip::State state = execution.step_strip();
       if (state == Strip::State::done) {
         if (idle > 0) patience_.learn(idle);
@@ -260,9 +260,7 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
         return ok();
       }
       if (state == Strip::State::differs) break;
-      // The answer of a peer that runs beside us is on its way: look often at first.
-      if (looks < kEagerLooks) continue;
-      idle++;
+      // A pause also where the answer is close: looking at a line takes it from its writer.
       relax_core();
     }
   }

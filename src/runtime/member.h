@@ -125,7 +125,6 @@ class Member final : public Communicator {
   std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
   Patience patience_;
   static constexpr size_t kPlansMax = 128;
-  static constexpr int kEagerLooks = 32;
 
   // The last choice, piecewise: written after each operation, read by anyone.
   std::atomic<const algorithms::Algorithm*> last_algorithm_{nullptr};

@@ -26,6 +26,8 @@ class PlanCache {
 
   /// The plan of `request`, now the most recently used one, or null.
   ReadyPlan* find(const plan::Request& request) {
+    // Most callers repeat themselves.
+    if (!order_.empty() && order_.front().request == request) return &order_.front().plan;
     const auto found = index_.find(request);
     if (found == index_.end()) return nullptr;
     order_.splice(order_.begin(), order_, found->second);

@@ -91,15 +91,14 @@ TEST(Lane, CarriesPayloadsOfEverySizeAndTouchesNoOtherSlot) {
     write_message(writer, 0, bytes, bytes);
     ASSERT_TRUE(reader.arrived());
     ASSERT_TRUE(is_message(reader, 0, bytes, bytes)) << bytes;
+    // Apart from its slot the lane is as it was.
     const size_t slot = bytes % kLaneSlots;
     const auto* after = reinterpret_cast<const std::byte*>(&memory);
     const size_t head = offsetof(LaneMemory, heads) + slot * sizeof(LaneMemory::Head);
     const size_t body = offsetof(LaneMemory, bodies) + slot * kLaneBytesMax;
-    const size_t body_end = body + (bytes > kLaneInline ? bytes : 0);
-    for (size_t at = 0; at < sizeof memory; at++) {
-      const bool own = (at >= head && at < head + 64) || (at >= body && at < body_end);
-      ASSERT_TRUE(own || after[at] == before[at]) << "byte " << at << " for " << bytes;
-    }
+    std::memcpy(before.data() + head, after + head, sizeof(LaneMemory::Head));
+    if (bytes > kLaneInline) std::memcpy(before.data() + body, after + body, bytes);
+    ASSERT_EQ(std::memcmp(before.data(), after, sizeof memory), 0) << bytes;
     reader.consume();
   }
 }
@@ -305,7 +304,7 @@ int converse(Shared& shared, int rank, uint64_t messages, const Manners& manners
 }
 
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr uint64_t kMany = 50'000;
+constexpr uint64_t kMany = 200'000;
 #else
 constexpr uint64_t kMany = 1'000'000;
 #endif

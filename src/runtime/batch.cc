@@ -136,7 +136,8 @@ Status Share::start_next() {
     const Call& call = calls_[next_++];
     if (call.kind != Call::Kind::collective) continue;
     sequence_ = member_.next_sequence();
-    if (!member_.may_be_open(call.request)) return launch(call, false);
+    if (!member_.may_be_open(call.request) || !member_.open_buffers().worth_asking(call.request))
+      return launch(call, false);
     RAILCCL_CHECK(member_.open_buffers().begin(
         {.request = call.request,
          .sequence = sequence_,

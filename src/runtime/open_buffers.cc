@@ -24,6 +24,31 @@ OpenBuffers::OpenBuffers(Wires& wires)
   }
 }
 
+/// Ranks may differ in in_place, so it is left out.
+OpenBuffers::Experience& OpenBuffers::experience(plan::Request request) {
+  request.in_place = false;
+  if (experience_.size() == kKindsMax && !experience_.contains(request)) experience_.clear();
+  return experience_[request];
+}
+
+bool OpenBuffers::worth_asking(const plan::Request& request) {
+  if (one_process_) return true;
+  Experience& its = experience(request);
+  if (its.skip == 0) return true;
+  its.skip--;
+  return false;
+}
+
+/// Asks half as often with every closed call beyond the first few.
+void OpenBuffers::learn() {
+  if (one_process_) return;
+  Experience& its = experience(question_.request);
+  its.closed = open_ ? 0 : its.closed + 1;
+  its.skip = its.closed <= kClosedFew
+                 ? 0
+                 : std::min(kSkipMax, 1u << std::min(its.closed - kClosedFew, 16u));
+}
+
 Status OpenBuffers::begin(const Question& question) {
   assert(phase_ == Phase::done);
   question_ = question;
@@ -56,6 +81,7 @@ Outcome OpenBuffers::step() {
     if (!finished) return false;
     RAILCCL_CHECK(phase_ == Phase::describing ? decide_by_places() : decide_by_answers());
     outcome.progressed = true;
+    if (phase_ == Phase::done) learn();
     return phase_ == Phase::done;
   };
   auto done = advance();

@@ -8,9 +8,14 @@
 // exchange is also the meeting in which everyone learns that all have entered the call. Its
 // messages carry the header of the call, hence ranks that make different calls find out here.
 //
+// Who never has open buffers should not pay for the question: after some closed calls of a kind in
+// a row the ranks ask ever more rarely. They have all seen the same calls and the same outcomes, so
+// they need not talk about that.
+//
 // A file that was not used before gets a second exchange: could everyone map it? Where one could
 // not, its owner never names it again.
 //
+//   if (buffers.worth_asking(request)) ...
 //   RAILCCL_CHECK(buffers.begin({.request = request, .sequence = 7, .input = in, .output = out}));
 //   ... buffers.step() until it is done ...
 //   if (buffers.open()) plan for open buffers, with buffers.peers(); else an ordinary one
@@ -24,6 +29,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <unordered_map>
 #include <vector>
 
 #include "runtime/execute.h"
@@ -44,6 +50,9 @@ class OpenBuffers {
 
   explicit OpenBuffers(Wires& wires);
 
+  /// Is it time to ask for a call of this kind? To be asked once for every call that may be open;
+  /// gives the same answer on all ranks.
+  bool worth_asking(const plan::Request& request);
   /// Starts the exchange for a call; the previous one must be done.
   Status begin(const Question& question);
   /// Does what it can, without blocking.
@@ -113,6 +122,20 @@ class OpenBuffers {
     bool refused = false;    // somebody cannot
   };
 
+  /// How a kind of call has fared.
+  struct Experience {
+    uint32_t closed = 0;  // times in a row
+    uint32_t skip = 0;    // calls to come that are not worth asking
+  };
+  struct Hash {
+    size_t operator()(const plan::Request& request) const { return plan::hash_of(request); }
+  };
+  static constexpr uint32_t kClosedFew = 4;  // that change nothing
+  static constexpr uint32_t kSkipMax = 64;   // calls between two questions
+  static constexpr size_t kKindsMax = 1024;  // then all is forgotten, on all ranks alike
+
+  Experience& experience(plan::Request request);
+  void learn();
   Place describe(const void* buffer, uint64_t bytes);
   Known* known_file(uintptr_t start, uint64_t bytes, uint64_t* offset = nullptr);
   Result<bool> offer(Place* place);
@@ -134,6 +157,7 @@ class OpenBuffers {
   std::vector<Execution::PeerBuffers> peers_;
   std::map<uintptr_t, Known> files_;  // by start
   uint64_t generation_ = 0;           // of the registry when files_ was last right
+  std::unordered_map<plan::Request, Experience, Hash> experience_;
 
   Question question_;
   Place input_, output_;

@@ -219,6 +219,25 @@ TEST(OpenBuffers, OneOrdinaryBufferIsEnoughForTheOrdinaryWay) {
   });
 }
 
+TEST(OpenBuffers, WhoNeverHasOpenBuffersIsAskedRarelyButInTheEnd) {
+  RAILCCL_SKIP_FORKS();
+  with_processes(3, 1, settings_with(kAlways), [&](const CommunicatorPtr& communicator) {
+    Request request = sum_request(500);
+    for (int round = 0; round < 300; round++) {
+      // Of this the ranks need not be of one mind.
+      request.in_place = round % 3 == communicator->rank();
+      expect_exact(*communicator, request);
+      if (HasFailure()) return;
+    }
+    request.in_place = false;
+    int calls = 0;
+    while (served_by(*communicator, request) != "open" && !HasFailure()) ASSERT_LT(++calls, 66);
+    // Other calls were open all the time, and this one is again.
+    EXPECT_EQ(served_by(*communicator, sum_request(501)), "open");
+    EXPECT_EQ(served_by(*communicator, request), "open");
+  });
+}
+
 TEST(OpenBuffers, ABufferAcrossTwoFilesIsServedTheOrdinaryWay) {
   RAILCCL_SKIP_FORKS();
   with_processes(2, 1, settings_with(kAlways), [&](const CommunicatorPtr& communicator) {

@@ -19,6 +19,7 @@ struct Context {
   uint64_t process = 0;                 // equal for ranks of one process
   int local_ranks = 1;                  // ranks on this host (known after rendezvous; 0 before)
   std::vector<std::string> interfaces;  // NIC names to prefer, nearest first; empty: all usable
+  void (*bulk_copy)(void* to, const void* from, size_t bytes) = nullptr;  // see ring.h
   Settings settings;
 };
 

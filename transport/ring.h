@@ -33,15 +33,27 @@ struct RingHeader {
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
+/// Copies to memory that another core has read last and will read next. An ordinary store has to
+/// take each line away from the other core first, one wait of a line's round trip for a few lines
+/// at a time; a streaming store just overwrites it. Must be complete (fenced) on return.
+using BulkCopy = void (*)(void* to, const void* from, size_t bytes);
+
 class RingWriter {
  public:
+  /// Ranges from here on go by the BulkCopy. Measured on an AMD EPYC (Zen 4), writing and then
+  /// reading 32 KiB: 4.2 us with ordinary, 3.0 us with streaming stores between cores that share a
+  /// cache, 20.2 and 3.0 us between others; 4 KiB: 0.29 and 0.80 us, 1.08 and 0.76 us.
+  static constexpr size_t kBulkBytes = 8 << 10;
+
   RingWriter() = default;
-  /// Capacity is a power of two; `reader` is the consumer's bell.
-  RingWriter(RingHeader* header, std::byte* data, size_t capacity, Doorbell* reader)
+  /// Capacity is a power of two; `reader` is the consumer's bell; `bulk` may be null.
+  RingWriter(RingHeader* header, std::byte* data, size_t capacity, Doorbell* reader,
+             BulkCopy bulk = nullptr)
       : header_(header),
         data_(data),
         capacity_(capacity),
         reader_(reader),
+        bulk_(bulk),
         tail_(header->tail.load(std::memory_order_relaxed)),
         head_(header->head.load(std::memory_order_seq_cst)) {}
 
@@ -59,10 +71,16 @@ class RingWriter {
     for (const iovec& range : ranges) {
       const auto* source = static_cast<const std::byte*>(range.iov_base);
       size_t bytes = std::min(range.iov_len, left);
+      const bool bulky = bulk_ != nullptr && bytes >= kBulkBytes;
       left -= bytes;
       while (bytes > 0) {
         const size_t piece = std::min(bytes, kPieceBytes - unpublished);
-        std::memcpy(data_ + (tail_ & (capacity_ - 1)), source, piece);
+        std::byte* const to = data_ + (tail_ & (capacity_ - 1));
+        if (bulky) {
+          bulk_(to, source, piece);
+        } else {
+          std::memcpy(to, source, piece);
+        }
         tail_ += piece;
         source += piece;
         bytes -= piece;
@@ -91,6 +109,7 @@ class RingWriter {
   std::byte* data_ = nullptr;
   size_t capacity_ = 0;
   Doorbell* reader_ = nullptr;
+  BulkCopy bulk_ = nullptr;
   uint64_t tail_ = 0;  // what header_->tail is or is about to be
   uint64_t head_ = 0;  // header_->head as last seen
 };

@@ -51,10 +51,12 @@ struct Peer {
 
 class ShmLink final : public Link {
  public:
-  ShmLink(const AbortFlag& abort, const Peer* peer, int channel, ShmSegment::Ring incoming)
+  ShmLink(const AbortFlag& abort, const Peer* peer, int channel, ShmSegment::Ring incoming,
+          BulkCopy bulk)
       : abort_(abort),
         peer_(peer),
         channel_(channel),
+        bulk_(bulk),
         lane_(incoming.lane),
         reader_(incoming.header, incoming.data, kShmRingBytes, nullptr) {}
   Result<size_t> send(std::span<const iovec> ranges) override;
@@ -80,6 +82,7 @@ class ShmLink final : public Link {
   const AbortFlag& abort_;
   const Peer* peer_;
   int channel_;
+  BulkCopy bulk_;
   bool attached_ = false;
   size_t last_view_ = kNoView;  // size of the view given since consume(), once the peer is lost
   static constexpr size_t kNoView = ~size_t{0};
@@ -184,7 +187,7 @@ Status ShmLink::failure() const {
 
 Status ShmLink::attach(int my_rank) {
   RAILCCL_TRY(const ShmSegment::Ring out, peer_->segment->ring(my_rank, channel_));
-  writer_ = RingWriter(out.header, out.data, kShmRingBytes, peer_->segment->bell());
+  writer_ = RingWriter(out.header, out.data, kShmRingBytes, peer_->segment->bell(), bulk_);
   reader_.set_writer(peer_->segment->bell());
   lane_.attach(out.lane, peer_->segment->bell());
   attached_ = true;
@@ -276,7 +279,7 @@ Result<Link*> ShmTransport::link(int rank, int channel) {
   std::unique_ptr<ShmLink>& slot = links_[{rank, channel}];
   if (slot == nullptr) {
     RAILCCL_TRY(const ShmSegment::Ring incoming, mine_->ring(rank, channel));
-    auto made = std::make_unique<ShmLink>(abort_, &at(rank), channel, incoming);
+    auto made = std::make_unique<ShmLink>(abort_, &at(rank), channel, incoming, context_.bulk_copy);
     if (at(rank).segment != nullptr) RAILCCL_CHECK(made->attach(context_.rank));
     slot = std::move(made);
   }

@@ -217,6 +217,9 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   parts.job = meeting->job();
 
   transport::Context context;
+  context.bulk_copy = [](void* to, const void* from, size_t bytes) {
+    kernels::copy(to, from, bytes, kernels::Store::streaming);
+  };
   context.rank = rank;
   context.ranks = ranks;
   context.job = parts.job;

@@ -31,8 +31,15 @@ Registry& registry() {
 /// A descriptor that cannot be had is no failure, but a memory that is not shared.
 UniqueFd make_file(size_t bytes) {
   UniqueFd fd(memfd_create("railccl-memory", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-  // A limit on file size would be a signal, not an error, at ftruncate.
+  // Sockets and files of the program need descriptors more than we do.
   rlimit limit{};
+  if (fd && getrlimit(RLIMIT_NOFILE, &limit) == 0 &&
+      static_cast<rlim_t>(fd.get()) > limit.rlim_cur / 2) {
+    log::info("memory of {} bytes is not shared: half of {} descriptors are in use", bytes,
+              limit.rlim_cur);
+    return {};
+  }
+  // A limit on file size would be a signal, not an error, at ftruncate.
   const bool fits = getrlimit(RLIMIT_FSIZE, &limit) == 0 &&
                     (limit.rlim_cur == RLIM_INFINITY || bytes <= limit.rlim_cur);
   if (fd && fits && ftruncate(fd.get(), static_cast<off_t>(bytes)) == 0 &&

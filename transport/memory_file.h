@@ -6,7 +6,8 @@
 // owner's release nor its death takes mapped pages away from a peer. All live files of the process
 // are in one registry, by address.
 //
-// Where memfds are not to be had the memory is private, works the same, and is never shared.
+// Where memfds are not to be had, or half of the process's descriptors are in use, the memory is
+// private, works the same, and is never shared.
 //
 // Thread-safe. A file lives until release() and the last shared_ptr; so a find() that races with a
 // release gives a file that is still whole. Ids are never used again within a process.

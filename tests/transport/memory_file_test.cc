@@ -8,6 +8,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include <cstring>
@@ -71,6 +72,24 @@ TEST(MemoryFile, LargeOnesAreAlignedForHugePages) {
 
 TEST(MemoryFile, WhatTheMachineDoesNotHaveIsAnError) {
   EXPECT_THAT(MemoryFile::create(size_t{1} << 46).status().text(), HasSubstr("cannot allocate"));
+}
+
+TEST(MemoryFile, LeavesDescriptorsToOthers) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit few = before;
+  few.rlim_cur = 100;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  std::vector<std::shared_ptr<MemoryFile>> files;
+  for (int i = 0; i < 200; i++) files.push_back(make(4096));
+  const UniqueFd still(memfd_create("other", MFD_CLOEXEC));
+  setrlimit(RLIMIT_NOFILE, &before);
+  EXPECT_TRUE(static_cast<bool>(still));
+  EXPECT_TRUE(files.front()->shareable());
+  EXPECT_FALSE(files.back()->shareable());
+  EXPECT_EQ(MemoryFile::find(files.back()->data(), 1), nullptr);
+  files.back()->data()[4095] = std::byte{1};
+  for (const auto& file : files) EXPECT_TRUE(MemoryFile::release(file->data()));
 }
 
 TEST(MemoryFile, APeersMappingOutlivesTheRelease) {

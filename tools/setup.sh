@@ -4,7 +4,7 @@
 PACKAGES_BUILD="g++ cmake ninja-build pkg-config libhwloc-dev libhwy-dev libfmt-dev libspdlog-dev
   libcli11-dev nlohmann-json3-dev libopenblas-dev zlib1g-dev dataset-fashion-mnist"
 PACKAGES_TEST="libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 util-linux procps git
-  python3 gcc libc6-dev binutils openmpi-bin mpich"
+  python3 gcc libc6-dev binutils openmpi-bin mpich valgrind"
 
 railccl_setup() {
   local missing="" package

@@ -36,6 +36,36 @@ ncclResult_t railcclStreamDestroy(cudaStream_t stream);
 ncclResult_t railcclGetUniqueIdAt(const char* host, int port, const char* secret,
                                   ncclUniqueId* uniqueId);
 
+/* ---- The same call again and again ------------------------------------------------------- */
+
+typedef enum {
+  railcclAllReduce = 0,
+  railcclReduceScatter = 1,
+  railcclAllGather = 2,
+  railcclBroadcast = 3,
+  railcclReduce = 4,
+  railcclAlltoAll = 5,
+  railcclGather = 6,
+  railcclScatter = 7
+} railcclCollective_t;
+
+/* A collective with its buffers, checked and planned. */
+typedef struct railcclRequest* railcclRequest_t;
+
+/* Checks a collective and makes its plan, so that starting it costs as little as can be. Arguments
+ * are those of the NCCL function of that name; `op` and `root` are looked at where it has them.
+ * Other ranks need not do the same: a start meets other ranks' starts and ordinary calls alike. The
+ * request must be destroyed by its owner, before or after the communicator; not while it runs. */
+ncclResult_t railcclRequestCreate(railcclCollective_t collective, const void* sendbuff,
+                                  void* recvbuff, size_t count, ncclDataType_t datatype,
+                                  ncclRedOp_t op, int root, ncclComm_t comm,
+                                  railcclRequest_t* request);
+/* As the NCCL function would: on a null stream complete on return, else queued; in a group recorded.
+ * Any number of times; one thread at a time. */
+ncclResult_t railcclRequestStart(railcclRequest_t request, cudaStream_t stream);
+/* A null request does nothing. */
+ncclResult_t railcclRequestDestroy(railcclRequest_t request);
+
 /* ---- What ran --------------------------------------------------------------------------- */
 
 typedef struct railcclChoice_v1 {

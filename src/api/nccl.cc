@@ -5,40 +5,19 @@
 #include "api/calls.h"
 #include "api/config.h"
 #include "api/jobs.h"
+#include "api/start.h"
 
 using namespace railccl;
 using namespace railccl::api;
 
 namespace {
 
-/// Starts the call that `make` (Use&, Call* -> Status) checks and describes.
-template <typename Make>
-ncclResult_t start(const char* function, ncclComm_t comm, cudaStream_t stream, const Make& make) {
-  bool in_progress = false;
-  const ncclResult_t result = api::call(function, [&]() -> Status {
-    const auto begin = [&]() -> Status {
-      RAILCCL_TRY(Use use, Use::of(comm));
-      runtime::Call call;
-      RAILCCL_CHECK(make(use, &call));
-      RAILCCL_TRY(runtime::Stream * queue, stream_from(stream));
-      RAILCCL_CHECK(use.communicator().start(call, queue));
-      if (!use.communicator().config().blocking) {
-        note_nonblocking(use.shared());
-        in_progress = runtime::group_depth() == 0 && use.communicator().in_progress();
-      }
-      return ok();
-    };
-    const Status status = begin();
-    if (!status.is_ok()) refuse_group(status);
-    return status;
-  });
-  return result == ncclSuccess && in_progress ? ncclInProgress : result;
-}
-
 ncclResult_t collective(const char* function, ncclComm_t comm, cudaStream_t stream,
                         const Arguments& arguments) {
-  return start(function, comm, stream, [&](Use& use, runtime::Call* call) {
-    return collective_call_again(arguments, use, call);
+  return start(function, comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+    runtime::Call call;
+    RAILCCL_CHECK(collective_call_again(arguments, use, &call));
+    return use.communicator().start(call, queue);
   });
 }
 
@@ -106,17 +85,21 @@ ncclResult_t pncclScatter(const void* sendbuff, void* recvbuff, size_t count,
 
 ncclResult_t pncclSend(const void* sendbuff, size_t count, ncclDataType_t datatype, int peer,
                        ncclComm_t comm, cudaStream_t stream) {
-  return start("ncclSend", comm, stream, [&](Use& use, runtime::Call* call) {
-    return transfer_call(runtime::Call::Kind::send, sendbuff, nullptr, count, datatype, peer,
-                         *use.operator->(), call);
+  return start("ncclSend", comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+    runtime::Call call;
+    RAILCCL_CHECK(transfer_call(runtime::Call::Kind::send, sendbuff, nullptr, count, datatype, peer,
+                                *use.operator->(), &call));
+    return use.communicator().start(call, queue);
   });
 }
 
 ncclResult_t pncclRecv(void* recvbuff, size_t count, ncclDataType_t datatype, int peer,
                        ncclComm_t comm, cudaStream_t stream) {
-  return start("ncclRecv", comm, stream, [&](Use& use, runtime::Call* call) {
-    return transfer_call(runtime::Call::Kind::recv, nullptr, recvbuff, count, datatype, peer,
-                         *use.operator->(), call);
+  return start("ncclRecv", comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+    runtime::Call call;
+    RAILCCL_CHECK(transfer_call(runtime::Call::Kind::recv, nullptr, recvbuff, count, datatype, peer,
+                                *use.operator->(), &call));
+    return use.communicator().start(call, queue);
   });
 }
 

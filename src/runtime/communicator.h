@@ -71,6 +71,11 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   /// group_start() and group_end() of this thread it is only recorded. Arguments are checked at
   /// once in any case.
   virtual Status start(const Call& call, Stream* stream) = 0;
+  /// Checks a collective that will be started again and again, and makes its plan. Concerns this
+  /// rank only; waits for the communicator's turn.
+  virtual Status prepare(const Call& call) = 0;
+  /// Like start(), for a call that prepare() has accepted on this communicator.
+  virtual Status start_prepared(const Call& call, Stream* stream) = 0;
 
   /// Collective. color < 0: no new communicator (the result is a null pointer).
   virtual Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) = 0;

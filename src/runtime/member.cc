@@ -1,6 +1,8 @@
 // Member: life and death of a communicator, and its single calls.
 #include "runtime/member.h"
 
+#include <sched.h>
+
 #include <algorithm>
 
 #include "base/log.h"
@@ -198,19 +200,53 @@ Status Member::check(const Call& call) const {
   return ok();
 }
 
-Status Member::start(const Call& given, Stream* stream) {
+namespace {
+
+/// What a collective ignores must not make two calls differ.
+Call without_ignored(Call call) {
+  if (call.kind != Call::Kind::collective) return call;
+  if (!reduces(call.request.collective)) call.request.op = Reduction::none;
+  if (!rooted(call.request.collective)) call.request.root = 0;
+  return call;
+}
+
+}  // namespace
+
+Status Member::start(const Call& call, Stream* stream) {
   Status status = usable();
-  if (status.is_ok()) status = check(given);
+  if (status.is_ok()) status = check(call);
   if (!status.is_ok()) {
     refuse(status);
     return status;
   }
-  Call call = given;
-  // What a collective ignores must not make two calls differ.
-  if (call.kind == Call::Kind::collective) {
-    if (!reduces(call.request.collective)) call.request.op = Reduction::none;
-    if (!rooted(call.request.collective)) call.request.root = 0;
+  return begin(without_ignored(call), stream);
+}
+
+Status Member::prepare(const Call& call) {
+  RAILCCL_CHECK(usable());
+  RAILCCL_CHECK(check(call));
+  if (call.kind != Call::Kind::collective)
+    return Status(Code::invalid_usage, "only collectives can be prepared");
+  const uint64_t ticket = turns_.take();
+  turns_.wait(ticket);
+  const plan::Request request = without_ignored(call).request;
+  Status planned = plan_for(request, false).status();
+  if (planned.is_ok() && may_be_open(request)) planned = plan_for(request, true).status();
+  turns_.leave(ticket);
+  return planned;
+}
+
+Status Member::start_prepared(const Call& call, Stream* stream) {
+  const Status status = usable();
+  if (!status.is_ok()) {
+    refuse(status);
+    return status;
   }
+  return begin(without_ignored(call), stream);
+}
+
+/// Records, queues or runs a checked call.
+Status Member::begin(const Call& call, Stream* stream) {
   const auto self = [this] { return std::static_pointer_cast<Member>(shared_from_this()); };
   if (group_depth() > 0) {
     record(self(), call, stream);
@@ -249,7 +285,7 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
                                                       size(), call.factor)});
   int idle = 0;
   if (begun.is_ok() && execution.is_strip()) {
-    for (; idle <= patience_.spins(); idle++) {
+    for (; idle <= patience_.spins() + patience_.yields(); idle++) {
       const Strip::State state = execution.step_strip();
       if (state == Strip::State::done) {
         if (idle > 0) patience_.learn(idle);
@@ -259,9 +295,14 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
         turns_.leave(ticket);
         return ok();
       }
-      if (state == Strip::State::differs) break;
-      // A pause also where the answer is close: looking at a line takes it from its writer.
-      relax_core();
+      if (state == Strip::State::differs || failed_here()) break;
+      if (idle < patience_.spins()) {
+        // A pause also where the answer is close: looking at a line takes it from its writer.
+        relax_core();
+      } else {
+        wires().ring();
+        sched_yield();
+      }
     }
   }
   Share share(*this, call, ticket, plan, sequence);

@@ -37,6 +37,8 @@ class Member final : public Communicator {
   const Config& config() const override { return config_; }
   const topology::Topology& topology() const override { return parts_.topology; }
   Status start(const Call& call, Stream* stream) override;
+  Status prepare(const Call& call) override;
+  Status start_prepared(const Call& call, Stream* stream) override;
   Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) override;
   bool in_progress() const override;
   Status async_error() const override;
@@ -92,6 +94,7 @@ class Member final : public Communicator {
 
   Status enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known);
   Status check(const Call& call) const;
+  Status begin(const Call& call, Stream* stream);
   Status run_small(const Call& call, uint64_t ticket);
   Status usable() const;
   Status finalize_now(uint64_t ticket);

@@ -101,6 +101,7 @@ const char* const kOwnNames[] = {
     "railcclGetVersion",     "railcclStreamCreate",  "railcclStreamSynchronize",
     "railcclStreamQuery",    "railcclStreamDestroy", "railcclGetUniqueIdAt",
     "railcclCommLastChoice", "railcclGetSettings",   "railcclCheckEnvironment",
+    "railcclRequestCreate",  "railcclRequestStart",  "railcclRequestDestroy",
 };
 
 std::string output_of(const std::string& command) {

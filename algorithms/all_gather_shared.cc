@@ -40,7 +40,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const double block = static_cast<double>(plan::bytes_of(request));
   cost.everyone(2 * iterations_of(request.count, tuning, tuning.channels, 1), block);
   cost.local(block * (request.in_place ? 1 : 2));
-  return cost.total();
+  return loaded(cost.total());
 }
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,

@@ -54,10 +54,9 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   CircleCost cost(topology);
   const int p = cost.size();
   const double n = static_cast<double>(plan::bytes_of(request));
-  // Loads from peers go through the port as messages would.
   cost.everyone(1 + 2 * iterations_of(request.count, tuning, tuning.channels, p), 2 * n / p);
   cost.local(p == 1 ? n : n * (p - 1) / p + 2 * n / p);
-  return cost.total();
+  return loaded(cost.total());
 }
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,

@@ -54,7 +54,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   cost.local_bytes = n * (request.in_place ? 1 : 2);
   if (topology.size() == 1) return cost;
   cost.inner_rounds = 1 + iterations_of(request.count, tuning, tuning.channels, 1);
-  cost.inner_bytes = n;
+  cost.peer_bytes = n;
   return cost;
 }
 

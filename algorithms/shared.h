@@ -27,6 +27,14 @@ inline Region at_peer(const Group& group, int index, Region region) {
   return region;
 }
 
+/// The cost of a pattern priced as if it sent its messages, when it loads them from its peers'
+/// memory instead: nobody copies anything out first.
+inline plan::Cost loaded(plan::Cost cost) {
+  cost.peer_bytes += cost.inner_bytes;
+  cost.inner_bytes = 0;
+  return cost;
+}
+
 /// A slot that every iteration uses again, as long as chunk i of `total` elements.
 inline Slice slot(const Region& region, uint64_t chunk, uint64_t total) {
   return region.slots(chunk, 1, total);

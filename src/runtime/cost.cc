@@ -15,8 +15,11 @@ namespace {
 
 // An unknown NIC counts as 10 Gbit/s, as in Topology::path.
 constexpr double kUnknownNicBytesPerS = 1.25e9;
-// What a rank's interpreter does for a message on either side, on a processor of today.
-constexpr double kStepSeconds = 0.1e-6;
+// What the ranks do for a message besides copying, on a processor of today: little when it fits a
+// lane (transport/lane.h), more when it goes through a ring.
+constexpr double kLaneSeconds = 0.05e-6;
+constexpr double kRingSeconds = 0.2e-6;
+constexpr double kLaneBytesMax = 8192;
 // Each further channel costs its own bookkeeping in every visit.
 constexpr double kChannelSeconds = 0.3e-6;
 
@@ -97,8 +100,10 @@ struct Prices {
   }
 };
 
-/// `piece`: bytes that a rank takes from a peer at a time.
-Prices prices_of(const plan::Request& request, const Topology& topology, int h, double piece) {
+/// `piece`: bytes that a rank takes from a peer at a time; `channels`: messages under way at a
+/// time. They share the way between the cores, but one thread looks after all of them.
+Prices prices_of(const plan::Request& request, const Topology& topology, int h, double piece,
+                 int channels) {
   const Host& host = topology.hosts()[static_cast<size_t>(h)];
   const double ranks = static_cast<double>(topology.ranks_of_host(h).size());
   const double cores = std::max(1, host.cores);
@@ -109,8 +114,10 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
     return {turns * host.inner_alpha_s, inner, inner, copy, 0};
   }
   Prices prices;
-  prices.round_s =
-      speeds.signal_s + turns * kStepSeconds + (turns > 1 ? turns * speeds.yield_s : 0);
+  const double message = piece <= kLaneBytesMax ? kLaneSeconds : kRingSeconds;
+  prices.round_s = speeds.signal_s + turns * channels * message;
+  // Everyone else on the core has a turn before the one who waits.
+  if (turns > 1) prices.round_s += turns * speeds.yield_s;
   const double copy = turns / speeds.copy_bytes_per_s;
   prices.peer_byte_s = turns / peer_rate(speeds, piece);
   prices.message_byte_s = copy + prices.peer_byte_s;
@@ -135,7 +142,7 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
   Prices most;
   double nic_byte = 0;
   for (const int h : topology.used_hosts()) {
-    most.raise(prices_of(request, topology, h, piece));
+    most.raise(prices_of(request, topology, h, piece, tuning.channels));
     for (const int r : topology.ranks_of_host(h))
       nic_byte = std::max(
           nic_byte, 1 / nic_speed(topology.hosts()[static_cast<size_t>(h)], topology.rank(r).nic));

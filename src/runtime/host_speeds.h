@@ -15,7 +15,7 @@
 // is measured anew. While one process measures, others wait for it (a lock file, bounded), so that
 // they neither disturb it nor repeat it.
 //
-// Where no file can be kept the measurement is a quick one (about 50 ms) and lasts for the process.
+// Where no file can be kept the measurement is a quick one (about 0.2 s) and lasts for the process.
 #pragma once
 
 #include <string>

@@ -228,7 +228,8 @@ double burst_rate(size_t bytes, int bursts, Work work) {
   constexpr double kBurstSeconds = 1e-3;
   std::vector<double> samples;
   int repeats = 1;
-  for (int burst = 0; burst < bursts;) {
+  const Deadline enough = Deadline::after_ms(50);
+  for (int burst = 0; burst < bursts && (burst == 0 || !enough.passed());) {
     const int64_t start = now_ns();
     for (int i = 0; i < repeats; i++) work();
     const double seconds = seconds_since(start);
@@ -308,53 +309,53 @@ size_t memory_bytes(size_t threads, uint64_t last_level_cache_bytes) {
 struct Traffic {
   double ordinary = 0, streaming = 0;
 };
+
+/// Each thread times pieces of its copies, so short that most of them pass without an interruption;
+/// the middle one counts, since the best would come from when the other threads were interrupted.
 Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, const Sampling& sampling,
                                const Deadline& deadline) {
-  const size_t threads = cpus.size();
-  const auto all = static_cast<uint32_t>(threads);
+  constexpr size_t kPiece = 512 << 10;
+  const auto all = static_cast<uint32_t>(cpus.size());
   const Deadline end = Deadline::after_ms(sampling.budget_ms);
-  std::atomic<uint32_t> arrived{0}, failed{0}, over{0};
-  std::vector<int64_t> begins(threads), ends(threads);
-  std::vector<double> samples[2];
-  // Everyone meets before and after each round; thread 0 looks at the times in between, before it
-  // comes to the next meeting itself.
+  std::atomic<uint32_t> arrived{0}, failed{0}, last{~uint32_t{0}};
+  std::vector<std::vector<double>> samples[2];
+  for (auto& of_kind : samples) of_kind.resize(cpus.size());
   const auto meet = [&](uint32_t number) {
-    // Release for the times written before, acquire below.
-    arrived.fetch_add(1, std::memory_order_acq_rel);
-    for (;;) {
-      const uint32_t seen = arrived.load(std::memory_order_acquire);
-      if (seen >= number * all) return true;
+    arrived.fetch_add(1, std::memory_order_acq_rel);  // partner: the load of everyone else's
+    while (arrived.load(std::memory_order_acquire) < number * all) {
       if (deadline.passed()) return false;
       sched_yield();
     }
+    return true;
   };
   RAILCCL_CHECK(on_cpus(cpus, [&](size_t me) {
     const Buffer source(bytes), target(bytes);
-    // Relaxed, here and for `over`: meet() orders them.
+    // Relaxed, here and for `last`: meet() orders them.
     if (!source || !target) failed.fetch_add(1, std::memory_order_relaxed);
     for (uint32_t round = 0; round < 2 * static_cast<uint32_t>(sampling.samples); round++) {
-      if (!meet(2 * round + 1) || failed.load(std::memory_order_relaxed) != 0 ||
-          over.load(std::memory_order_relaxed) != 0)
-        return;
+      if (!meet(round + 1) || failed.load(std::memory_order_relaxed) != 0) return;
+      if (last.load(std::memory_order_relaxed) == round) return;
       const bool streaming = round % 2 != 0;
-      begins[me] = now_ns();
-      kernels::copy(target.get(), source.get(), bytes,
-                    streaming ? kernels::Store::streaming : kernels::Store::cached);
-      ends[me] = now_ns();
-      if (!meet(2 * round + 2)) return;
-      if (me != 0) continue;
-      const int64_t begin = *std::min_element(begins.begin(), begins.end());
-      const int64_t last = *std::max_element(ends.begin(), ends.end());
-      samples[streaming].push_back(
-          2.0 * static_cast<double>(bytes * threads) /
-          (static_cast<double>(std::max<int64_t>(1, last - begin)) * 1e-9));
-      // Whole pairs of rounds only, one of each kind.
-      if (streaming && end.passed()) over.store(1, std::memory_order_relaxed);
+      for (size_t at = 0; at + kPiece <= bytes; at += kPiece) {
+        const int64_t start = now_ns();
+        kernels::copy(target.get() + at, source.get() + at, kPiece,
+                      streaming ? kernels::Store::streaming : kernels::Store::cached);
+        samples[streaming][me].push_back(2.0 * kPiece / seconds_since(start));
+      }
+      // After rounds of both kinds there is enough: everyone leaves before the next.
+      if (streaming && end.passed()) last.store(round + 1, std::memory_order_relaxed);
     }
   }));
   if (failed.load(std::memory_order_relaxed) != 0) return out_of_memory();
-  if (samples[1].empty()) return Status(Code::timeout, "the cores did not meet in time");
-  return Traffic{good_rate(samples[0]), good_rate(samples[1])};
+  double sums[2] = {0, 0};
+  for (size_t kind = 0; kind < 2; kind++)
+    for (std::vector<double>& of_thread : samples[kind]) {
+      if (of_thread.empty()) return Status(Code::timeout, "the cores did not meet in time");
+      const auto middle = of_thread.begin() + static_cast<ptrdiff_t>(of_thread.size() / 2);
+      std::nth_element(of_thread.begin(), middle, of_thread.end());
+      sums[kind] += *middle;
+    }
+  return Traffic{sums[0], sums[1]};
 }
 
 std::vector<int> allowed_cpus() {

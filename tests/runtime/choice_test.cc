@@ -1,6 +1,6 @@
 // Shows what NCCL_ALGO means, that choices are the same whatever in_place says and within the
-// limits given, that the bound grows with the bytes, and that headers of
-// messages survive their packing while nonsense is refused.
+// limits given, that prices follow the measured speeds, that the bound grows with the bytes, and
+// that headers of messages survive their packing while nonsense is refused.
 #include <gtest/gtest.h>
 
 #include "ranks.h"
@@ -111,6 +111,85 @@ TEST(Cost, TheBoundGrowsWithTheBytes) {
         last = bound;
       }
       EXPECT_GT(last, 0);
+    }
+  }
+}
+
+/// One host of `ranks` ranks on `cores` cores that has been measured.
+topology::Topology measured_host(int ranks, int cores, const topology::Speeds& speeds) {
+  topology::Host host;
+  host.cores = cores;
+  host.cores_per_cache = cores;
+  host.last_level_cache_bytes = 32 << 20;
+  host.set_speeds(speeds);
+  std::vector<topology::Rank> places(static_cast<size_t>(ranks));
+  for (size_t r = 0; r < places.size(); r++) places[r].process = r + 1;
+  return topology::Topology({host}, {}, places);
+}
+
+topology::Speeds ordinary_speeds() {
+  topology::Speeds speeds;
+  speeds.signal_s = 60e-9;
+  speeds.yield_s = 1e-6;
+  speeds.wake_s = 20e-6;
+  speeds.copy_bytes_per_s = 50e9;
+  speeds.reduce_bytes_per_s = 35e9;
+  speeds.peer_small_bytes_per_s = 20e9;
+  speeds.peer_large_bytes_per_s = 15e9;
+  speeds.core_traffic_bytes_per_s = speeds.core_streaming_bytes_per_s = 20e9;
+  speeds.host_traffic_bytes_per_s = speeds.host_streaming_bytes_per_s = 30e9;
+  return speeds;
+}
+
+TEST(Cost, FollowsWhatWasMeasured) {
+  const topology::Topology usual = measured_host(2, 2, ordinary_speeds());
+  plan::Cost rounds, messages, loads, copies;
+  rounds.inner_rounds = 10;
+  messages.inner_bytes = loads.peer_bytes = copies.local_bytes = 1e6;
+  const auto price = [](const plan::Cost& cost, const topology::Topology& topology,
+                        uint64_t count = 1000, int channels = 1) {
+    return runtime::seconds_of(cost, sum_request(count), topology, {channels, 1 << 14});
+  };
+  const auto with = [](double topology::Speeds::*member, double factor) {
+    topology::Speeds speeds = ordinary_speeds();
+    speeds.*member *= factor;
+    return measured_host(2, 2, speeds);
+  };
+  using topology::Speeds;
+  EXPECT_NEAR(price(rounds, with(&Speeds::signal_s, 11)) - price(rounds, usual), 10 * 600e-9, 1e-9);
+  // A message is copied out and taken in, a load is only taken in, a copy meets no peer.
+  EXPECT_GT(price(messages, usual), price(loads, usual));
+  EXPECT_GT(price(loads, usual), price(copies, usual));
+  EXPECT_GT(price(loads, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(loads, usual));
+  EXPECT_EQ(price(copies, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(copies, usual));
+  // With two ranks to a core everyone waits for turns.
+  const topology::Topology crowded = measured_host(4, 2, ordinary_speeds());
+  EXPECT_GT(price(rounds, crowded), price(rounds, usual) + 10 * 1e-6);
+  EXPECT_NEAR(price(copies, crowded), 2 * price(copies, usual), 1e-7);
+  // Memory comes in when the buffers leave the cache, and only then.
+  const double inside = price(copies, usual, 1 << 20);
+  EXPECT_EQ(inside, price(copies, usual, 1000));
+  EXPECT_GT(price(copies, usual, 64 << 20), inside);
+  EXPECT_GT(price(copies, with(&Speeds::host_traffic_bytes_per_s, 0.5), 64 << 20),
+            price(copies, usual, 64 << 20));
+  // Channels share the way of a flag, not the thread that looks after them.
+  EXPECT_GT(price(rounds, usual, 1000, 4), price(rounds, usual, 1000, 1));
+}
+
+TEST(Cost, MoreBytesNeverCostLess) {
+  for (const int ranks : {2, 4, 8}) {
+    const topology::Topology topology = measured_host(ranks, 2, ordinary_speeds());
+    auto chooser = Chooser::make(settings_with(), 0, 0, true);
+    ASSERT_TRUE(chooser.is_ok());
+    for (int c = 0; c < kCollectiveCount; c++) {
+      double last = 0;
+      for (uint64_t count = 1; count <= 1 << 24; count *= 8) {
+        auto chosen = chooser->choose(sum_request(count, static_cast<Collective>(c)), topology);
+        ASSERT_TRUE(chosen.is_ok());
+        EXPECT_GE(chosen->predicted_s, last)
+            << name_of(static_cast<Collective>(c)) << " of " << count << " on " << ranks;
+        last = chosen->predicted_s;
+      }
     }
   }
 }

@@ -357,7 +357,15 @@ Result<Execution::Progress> Execution::perform_recv(Cursor& cursor, const Step& 
   std::byte* dst = address(step.dst, cursor.iteration);
   const size_t want =
       std::min<uint64_t>(bytes - cursor.elements, std::max<size_t>(cursor.budget, 1));
-  RAILCCL_TRY(const size_t got, wire.receive(dst + cursor.elements, want));
+  size_t got = 0;
+  if (wire.in_place_view() && store_in(step.dst) == kernels::Store::streaming) {
+    RAILCCL_TRY(const std::span<const std::byte> view, wire.peek_elements(want, 1));
+    kernels::copy(dst + cursor.elements, view.data(), view.size(), kernels::Store::streaming);
+    wire.consume_elements(view.size());
+    got = view.size();
+  } else {
+    RAILCCL_TRY(got, wire.receive(dst + cursor.elements, want));
+  }
   if (step.post && scaling_.post.kind != kernels::Scale::Kind::none) {
     const uint64_t from = cursor.elements / element_, to = (cursor.elements + got) / element_;
     if (to > from)

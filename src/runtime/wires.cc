@@ -284,8 +284,7 @@ Result<Wire*> Wires::wire(int peer, int channel) {
     size_t medium = 0;
     while (media_[medium].get() != transport) medium++;
     used_[medium] = true;
-    wire = std::make_unique<Wire>(*link, peer, channel, medium, transport->capabilities().zero_copy,
-                                  &news_);
+    wire = std::make_unique<Wire>(*link, peer, channel, medium, transport->capabilities(), &news_);
     news_.reserve(wires_.size());
   }
   return wire.get();

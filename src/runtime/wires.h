@@ -41,21 +41,24 @@ static_assert(kHeaderBytes == transport::kLaneHeaderBytes);
 class Wire {
  public:
   /// `news`: where lanes are listed whose peers are to be woken; Wires::ring() does.
-  Wire(transport::Link* link, int peer, int channel, size_t medium, bool zero_copy,
-       std::vector<transport::Lane*>* news)
+  Wire(transport::Link* link, int peer, int channel, size_t medium,
+       const transport::Capabilities& capabilities, std::vector<transport::Lane*>* news)
       : link_(link),
         lane_(link->lane()),
         news_(news),
         peer_(peer),
         channel_(channel),
         medium_(medium),
-        zero_copy_(zero_copy) {}
+        zero_copy_(capabilities.zero_copy),
+        in_place_view_(capabilities.in_place_view) {}
 
   int peer() const { return peer_; }
   int channel() const { return channel_; }
   /// Index of its medium among those of the Wires.
   size_t medium() const { return medium_; }
   std::string name() const { return link_->name(); }
+  /// Is looking at what arrived as cheap as taking it?
+  bool in_place_view() const { return in_place_view_; }
 
   // Sending. Posted messages keep their order; at most plan::kSendWindow are in flight.
   bool window_full() const { return in_flight_ == plan::kSendWindow; }
@@ -143,6 +146,7 @@ class Wire {
   int channel_;
   size_t medium_;
   bool zero_copy_;
+  bool in_place_view_;
 
   std::array<Outgoing, plan::kSendWindow> queue_;
   unsigned first_ = 0;     // oldest message in flight

@@ -130,8 +130,8 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     parts_ = std::move(made).value();
     alarm_->set(parts_.wires.get());
     const topology::Host& host = parts_.topology.host_of(rank());
-    patience_ = Patience(parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
-                         static_cast<size_t>(host.cores));
+    patience_.begin(parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
+                    static_cast<size_t>(host.cores));
     open_buffers_ = std::make_unique<OpenBuffers>(*parts_.wires);
     for (int c = 0; c < kCollectiveCount && size() > 1; c++)
       has_open_[static_cast<size_t>(c)] =

@@ -126,7 +126,7 @@ class Member final : public Communicator {
   PlanCache open_plans_{kPlansMax};
   std::unique_ptr<OpenBuffers> open_buffers_;
   std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
-  Patience patience_;
+  Patience patience_{false};
   static constexpr size_t kPlansMax = 128;
 
   // The last choice, piecewise: written after each operation, read by anyone.

@@ -8,10 +8,11 @@
 // outlasted them halves them, and likewise for yields. Yields have their own limit, because beside
 // busy programs each one costs a whole time slice while a woken sleeper goes first.
 //
-// One thread at a time.
+// Any thread: what two threads learn at the same time may be lost, which does no harm.
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 
 namespace railccl::runtime {
 
@@ -26,33 +27,39 @@ inline void relax_core() {
 
 class Patience {
  public:
-  Patience() = default;
-  /// `crowded`: there are more ranks than cores; start out impatient.
-  explicit Patience(bool crowded) : spins_(crowded ? kSpinsMin : kSpinsMax) {}
+  /// `crowded`: there are more ranks than cores; be impatient to begin with.
+  explicit Patience(bool crowded = false) { begin(crowded); }
+  void begin(bool crowded) {
+    set(&spins_, crowded ? kSpinsMin : kSpinsMax);
+    set(&yields_, kYieldsMax);
+  }
 
   /// Fruitless rounds before the first yield, and yields before the first sleep.
-  int spins() const { return spins_; }
-  int yields() const { return yields_; }
+  int spins() const { return spins_.load(std::memory_order_relaxed); }
+  int yields() const { return yields_.load(std::memory_order_relaxed); }
 
   /// A wait is over after so many fruitless rounds in all.
   void learn(int rounds) {
-    if (rounds <= spins_) {
+    const int spins = this->spins(), yields = this->yields();
+    if (rounds <= spins) {
       // Only a wait worth the name says something.
-      if (rounds > spins_ / 8) spins_ = std::min(kSpinsMax, 2 * spins_);
-    } else if (rounds <= spins_ + yields_) {
-      spins_ = std::max(kSpinsMin, spins_ / 2);
-      yields_ = std::min(kYieldsMax, 2 * yields_);
-    } else {
-      spins_ = std::max(kSpinsMin, spins_ / 2);
-      yields_ = std::max(kYieldsMin, yields_ / 2);
+      if (rounds > spins / 8) set(&spins_, std::min(kSpinsMax, 2 * spins));
+      return;
     }
+    set(&spins_, std::max(kSpinsMin, spins / 2));
+    set(&yields_, rounds <= spins + yields ? std::min(kYieldsMax, 2 * yields)
+                                           : std::max(kYieldsMin, yields / 2));
   }
 
  private:
   static constexpr int kSpinsMax = 2000, kSpinsMin = 4;
   static constexpr int kYieldsMax = 16, kYieldsMin = 2;
-  int spins_ = kSpinsMax;
-  int yields_ = kYieldsMax;
+  // Relaxed: nothing else depends on them.
+  static void set(std::atomic<int>* limit, int value) {
+    limit->store(value, std::memory_order_relaxed);
+  }
+  std::atomic<int> spins_;
+  std::atomic<int> yields_;
 };
 
 }  // namespace railccl::runtime

@@ -149,7 +149,7 @@ void reduce_to(void* const* dsts, int n_dsts, const void* const* srcs, int n_src
   const auto in_place =
       big ? std::count_if(dsts, dsts + n_dsts, [&](void* dst) { return among(srcs, n_srcs, dst); })
           : 0;
-  const bool alike = in_place == n_dsts || (in_place == 0 && lie_alike(dsts, n_dsts));
+  const bool alike = !big || in_place == n_dsts || (in_place == 0 && lie_alike(dsts, n_dsts));
   const Job job{static_cast<uint8_t*>(dsts[0]),
                 static_cast<const uint8_t*>(srcs[0]),
                 srcs + 1,

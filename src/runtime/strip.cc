@@ -16,6 +16,10 @@ namespace {
 // A straight line longer than this gains nothing over the interpreter.
 constexpr size_t kStepsMax = 256;
 constexpr uint64_t kBytesMax = uint64_t{256} << 10;
+// A lane has room for at least so many messages once the peer has all of earlier runs, because
+// credits come in halves of it. A strip waits where it stands, without a queue: with more messages
+// than these two ranks could wait for room in each other's lanes for ever.
+constexpr int kSendsMax = transport::kLaneSlots - (transport::kLaneSlots / 2 - 1);
 
 bool is_message(Verb verb) { return verb != Verb::copy && verb != Verb::reduce; }
 bool receives(Verb verb) {
@@ -23,6 +27,9 @@ bool receives(Verb verb) {
 }
 bool is_here(const Slice& slice, int rank) {
   return slice.owner == plan::kHere || slice.owner == rank;
+}
+bool covers(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes) {
+  return a <= b && b + b_bytes <= a + a_bytes;
 }
 bool overlap(uint32_t a, uint32_t a_bytes, uint32_t b, uint32_t b_bytes) {
   return a < b + b_bytes && b < a + a_bytes;
@@ -71,6 +78,12 @@ std::optional<Strip> Strip::make(const plan::Program& program, const std::vector
         op.wire = wires[s];
         // Without a wire it is a signal between channels.
         if (op.wire == nullptr || !op.wire->by_lane(op.bytes)) return std::nullopt;
+        const auto is_before = [&](const Op& other) {
+          return other.wire == op.wire && is_message(other.verb) && !receives(other.verb);
+        };
+        if (!receives(op.verb) &&
+            std::count_if(strip.ops_.begin(), strip.ops_.end(), is_before) >= kSendsMax)
+          return std::nullopt;
         op.message_first = step.peer < program.rank && !(op.pre && scaled);
         const bool empty = step.verb == Verb::signal || step.verb == Verb::wait;
         op.header =
@@ -120,7 +133,9 @@ void Strip::forward_copies() {
   constexpr auto kScratch = static_cast<uint8_t>(plan::Buffer::scratch);
   for (size_t c = 0; c < ops_.size(); c++) {
     const Op copy = ops_[c];
-    if (copy.verb != Verb::copy || copy.src.base != kInput || copy.dst.base != kScratch) continue;
+    if (copy.verb != Verb::copy || copy.post || copy.src.base != kInput ||
+        copy.dst.base != kScratch)
+      continue;
     const auto is_copied = [&](const Place& place, uint32_t bytes) {
       return place.base == kScratch && place.offset == copy.dst.offset && bytes == copy.bytes;
     };
@@ -144,8 +159,11 @@ void Strip::forward_copies() {
       }
       if (op.verb == Verb::send || op.verb == Verb::signal || op.verb == Verb::wait) continue;
       if (op.dst.base == kOutput && request_.in_place) input_gone = true;
-      if (op.dst.base == kScratch && overlap(op.dst.offset, op.bytes, copy.dst.offset, copy.bytes))
-        copy_gone = true;
+      if (copy_gone || op.dst.base != kScratch ||
+          !overlap(op.dst.offset, op.bytes, copy.dst.offset, copy.bytes))
+        continue;
+      copy_gone = covers(op.dst.offset, op.bytes, copy.dst.offset, copy.bytes);
+      possible = possible && copy_gone;  // what is overwritten in part is needed in part
     }
     if (!possible) continue;
     copy_gone = false;
@@ -186,15 +204,21 @@ void Strip::reduce_from_lanes() {
         possible = possible && user != nullptr;
     }
     if (!possible || user == nullptr) continue;
+    // The lane is let go of behind its one use.
     int uses = 0;
-    const auto redirect = [&](Place& place) {
-      if (place.base != kScratch || place.offset != recv.dst.offset) return;
-      place = {kLane, 0, recv.wire};
+    Place* use = nullptr;
+    const auto look = [&](Place& place) {
+      if (place.base != kScratch ||
+          !overlap(place.offset, user->bytes, recv.dst.offset, recv.bytes))
+        return;
       uses++;
+      if (place.offset == recv.dst.offset) use = &place;
     };
-    redirect(user->src);
-    for (uint32_t s = 0; s < user->source_count; s++) redirect(sources_[user->first_source + s]);
-    recv.keeps_open = uses > 0;
+    look(user->src);
+    for (uint32_t s = 0; s < user->source_count; s++) look(sources_[user->first_source + s]);
+    if (uses != 1 || use == nullptr) continue;
+    *use = {kLane, 0, recv.wire};
+    recv.keeps_open = true;
   }
 }
 

@@ -83,7 +83,10 @@ TEST(Lane, CarriesPayloadsOfEverySizeAndTouchesNoOtherSlot) {
   Lane writer = lane_of(*shared, 0), reader = lane_of(*shared, 1);
   const LaneMemory& memory = shared->into[1];
   std::vector<std::byte> before(sizeof memory);
+  uint64_t index = 0;
   for (size_t bytes = 0; bytes <= kLaneBytesMax; bytes++) {
+    // Past the small ones: those around the sizes of lines and vectors.
+    if (bytes > 600 && (bytes + 1) % 32 > 2) continue;
     ASSERT_TRUE(writer.has_room());
     ASSERT_EQ(reinterpret_cast<uintptr_t>(writer.place(bytes)) % 32, 0u) << bytes;
     std::memcpy(before.data(), static_cast<const void*>(&memory), sizeof memory);
@@ -92,7 +95,7 @@ TEST(Lane, CarriesPayloadsOfEverySizeAndTouchesNoOtherSlot) {
     ASSERT_TRUE(reader.arrived());
     ASSERT_TRUE(is_message(reader, 0, bytes, bytes)) << bytes;
     // Apart from its slot the lane is as it was.
-    const size_t slot = bytes % kLaneSlots;
+    const size_t slot = index++ % kLaneSlots;
     const auto* after = reinterpret_cast<const std::byte*>(&memory);
     const size_t head = offsetof(LaneMemory, heads) + slot * sizeof(LaneMemory::Head);
     const size_t body = offsetof(LaneMemory, bodies) + slot * kLaneBytesMax;

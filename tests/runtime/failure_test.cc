@@ -92,7 +92,9 @@ TEST(Failure, DifferentRootsAreNamed) {
                         status = communicator->start(call_of(sum_request(5), more), nullptr);
                       }
                       ASSERT_FALSE(status.is_ok());
-                      EXPECT_NE(status.text().find("root=0"), std::string::npos) << status.text();
+                      // Ranks 0 and 1 agree and may be one call further when it comes out: then
+                      // theirs is named by that call. The odd one out is named in any case.
+                      EXPECT_NE(status.text().find("root=1"), std::string::npos) << status.text();
                     });
 }
 

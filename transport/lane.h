@@ -33,7 +33,7 @@ namespace railccl::transport {
 inline constexpr size_t kLaneSlots = 8;
 inline constexpr size_t kLaneHeaderBytes = 24;
 inline constexpr size_t kLaneInline = 32;
-inline constexpr size_t kLaneBytesMax = 8192;
+inline constexpr size_t kLaneBytesMax = 4096;
 
 struct LaneMemory {
   struct alignas(64) Head {

@@ -5,6 +5,8 @@
 #include <cmath>
 #include <set>
 
+#include "transport/lane.h"
+
 namespace railccl::runtime {
 
 using topology::Host;
@@ -19,7 +21,7 @@ constexpr double kUnknownNicBytesPerS = 1.25e9;
 // lane (transport/lane.h), more when it goes through a ring.
 constexpr double kLaneSeconds = 0.05e-6;
 constexpr double kRingSeconds = 0.2e-6;
-constexpr double kLaneBytesMax = 8192;
+constexpr double kLaneBytesMax = 4096;
 // Each further channel costs its own bookkeeping in every visit.
 constexpr double kChannelSeconds = 0.3e-6;
 
@@ -114,7 +116,8 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
     return {turns * host.inner_alpha_s, inner, inner, copy, 0};
   }
   Prices prices;
-  const double message = piece <= kLaneBytesMax ? kLaneSeconds : kRingSeconds;
+  const double message =
+      piece <= static_cast<double>(transport::kLaneBytesMax) ? kLaneSeconds : kRingSeconds;
   prices.round_s = speeds.signal_s + turns * channels * message;
   // Everyone else on the core has a turn before the one who waits.
   if (turns > 1) prices.round_s += turns * speeds.yield_s;

@@ -296,6 +296,8 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
         return ok();
       }
       if (state == Strip::State::differs || failed_here()) break;
+      // Who has not answered by now may be asleep.
+      if (idle == kRingAfter) wires().ring();
       if (idle < patience_.spins()) {
         // A pause also where the answer is close: looking at a line takes it from its writer.
         relax_core();

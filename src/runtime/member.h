@@ -128,6 +128,7 @@ class Member final : public Communicator {
   std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
   Patience patience_{false};
   static constexpr size_t kPlansMax = 128;
+  static constexpr int kRingAfter = 8;  // fruitless looks
 
   // The last choice, piecewise: written after each operation, read by anyone.
   std::atomic<const algorithms::Algorithm*> last_algorithm_{nullptr};

@@ -98,7 +98,9 @@ std::vector<CellResult> play_table(const Options& options, const Rules& rules, c
   for (const uint64_t bytes : options.sizes) {
     if (!going_on()) break;
     if (isatty(2) != 0) fprintf(stderr, "\r%s...\033[K\r", size_text(bytes).c_str());
-    table.push_back(play_cell({operation, bytes}, ranks, field.contenders, rules));
+    CellResult played = play_cell({operation, bytes}, ranks, field.contenders, rules);
+    if (!going_on()) break;  // half a cell is no result
+    table.push_back(std::move(played));
     print_cell(table.back(), options.details);
     if (json.is_open()) json << json_of(table.back(), machine) << std::endl;
   }
@@ -155,6 +157,7 @@ int run(const Options& options) {
       if (tables.back().empty()) tables.pop_back();
     }
   }
+  if (!going_on()) printf("interrupted: the cell at hand is left out\n");
   printf("%s\n", right ? "verified: no element wrong" : "WRONG OR MISSING RESULTS");
   if (!write_picture(options, tables, machine)) return 2;
   return right && going_on() ? 0 : 1;

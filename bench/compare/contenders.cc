@@ -158,6 +158,7 @@ void Field::add_open_mpi() {
                                            "lo"};
   for (const Setting& setting : open_mpi_settings()) {
     if (setting.many && options_.ranks <= 2) continue;
+    if (!options_.peers.all_settings && !setting.words.empty()) continue;
     Launch launch = launch_of(std::string("Open MPI ") + setting.name,
                               joined(joined(common, setting.words), {worker, "{page}"}));
     if (geteuid() == 0) {
@@ -174,7 +175,7 @@ void Field::add_mpich() {
   const std::string worker = options_.programs + "/compare_worker_mpich";
   if (!present("MPICH", worker, "mpirun.mpich")) return;
   for (const Setting& setting : mpich_settings()) {
-    if (setting.many && options_.ranks <= 2) continue;
+    if (!options_.peers.all_settings && !setting.words.empty()) continue;
     std::vector<std::string> words = {"mpirun.mpich", "-iface", "lo", "-np",
                                       std::to_string(options_.ranks)};
     for (const std::string& variable : setting.words) {

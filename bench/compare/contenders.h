@@ -22,6 +22,7 @@ struct PeerChoice {
   bool open_mpi = true;
   bool mpich = true;
   bool gloo = true;
+  bool all_settings = true;  // false: each peer as it comes
 };
 
 /// Another setting of ours to compare with: "label:NAME=value NAME=value".

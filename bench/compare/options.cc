@@ -63,7 +63,7 @@ OwnSetting own_setting(const std::string& text) {
 }
 
 PeerChoice peer_choice(const std::string& text) {
-  PeerChoice choice{false, false, false};
+  PeerChoice choice{false, false, false, true};
   for (const std::string& word : split(text, ',')) {
     if (word == "ompi") {
       choice.open_mpi = true;
@@ -86,7 +86,7 @@ bool parse_options(int argc, char** argv, Options* options, int* code) {
   std::string peers = "ompi,mpich,gloo", types = "float32";
   std::vector<std::string> own;
   uint64_t factor = 4;
-  bool quick = false, no_registered = false, no_limits = false;
+  bool quick = false, defaults = false, no_registered = false, no_limits = false;
   app.add_option("--op", operations, "collectives, comma between, or all")->capture_default_str();
   app.add_option("--ranks", ranks, "numbers of ranks, comma between")->capture_default_str();
   app.add_option("-b,--begin", begin, "least bytes of a rank's larger buffer")
@@ -116,10 +116,11 @@ bool parse_options(int argc, char** argv, Options* options, int* code) {
   app.add_option("--replay", options->replay,
                  "show and draw what earlier runs wrote with --json, measure nothing")
       ->check(CLI::ExistingFile);
+  app.add_flag("--defaults", defaults, "each peer with its default settings only");
   app.add_flag("--details", options->details, "show every contender of every cell");
   app.add_flag("--no-registered", no_registered, "leave out buffers from ncclMemAlloc");
   app.add_flag("--no-limits", no_limits, "do not measure the machine's limits");
-  app.add_flag("--quick", quick, "2 ranks, 3 sizes, 3 repeats: does it work at all?");
+  app.add_flag("--quick", quick, "2 ranks, 3 sizes, 3 repeats, default settings: does it work?");
   try {
     app.parse(argc, argv);
     if (quick) {
@@ -131,6 +132,7 @@ bool parse_options(int argc, char** argv, Options* options, int* code) {
     options->operations = named<Operation>(operations, kOperationCount);
     options->types = named<Type>(types, kTypeCount);
     options->peers = peer_choice(peers);
+    options->peers.all_settings = !quick && !defaults;
     options->ranks.clear();
     for (const std::string& word : split(ranks, ',')) {
       const int value = std::atoi(word.c_str());

@@ -27,7 +27,7 @@ def workers(folder):
 
 
 def run(args, folder, **environment):
-    done = subprocess.run([HOST, *args], capture_output=True, text=True, timeout=150,
+    done = subprocess.run([HOST, *args], capture_output=True, text=True, timeout=240,
                           env={**os.environ, "TMPDIR": folder, **environment}, check=False)
     assert not workers(folder), f"processes left by {args}"
     left = [p for p in pathlib.Path(folder).iterdir() if p.suffix not in (".json", ".svg")]
@@ -87,7 +87,8 @@ def bad_options(folder):
 
 
 def killed(folder):
-    with subprocess.Popen([HOST, "--ranks", "3", "--sizes", "1M", "--repeats", "500", "--no-limits"],
+    with subprocess.Popen([HOST, "--ranks", "3", "--sizes", "1M", "--repeats", "500",
+                           "--no-limits", "--defaults"],
                           stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": folder}) as host:
         deadline = time.time() + 30
         while len(workers(folder)) < 3 and time.time() < deadline:
@@ -100,7 +101,24 @@ def killed(folder):
     assert not workers(folder), "processes outlive their driver"
 
 
-for check in (quick, without_launchers, own_settings, bad_options, killed):
+def interrupted(folder):
+    out = pathlib.Path(folder) / "i.json"
+    with subprocess.Popen([HOST, "--sizes", "8,16M", "--repeats", "300", "--turn-ms", "1",
+                           "--peers", "none", "--no-limits", "--json", str(out)],
+                          stdout=subprocess.PIPE, text=True,
+                          env={**os.environ, "TMPDIR": folder}) as host:
+        deadline = time.time() + 60
+        while not (out.exists() and out.read_text().count("\n")) and time.time() < deadline:
+            time.sleep(0.05)
+        host.send_signal(signal.SIGINT)
+        text = host.communicate(timeout=60)[0]
+    assert host.returncode == 1 and "interrupted" in text, text
+    assert [json.loads(line)["bytes"] for line in out.read_text().splitlines()] == [8], text
+    assert not workers(folder), "processes outlive an interrupt"
+
+
+for check in (quick, without_launchers, own_settings, bad_options, interrupted,
+              killed):
     with tempfile.TemporaryDirectory() as name:
         started = time.time()
         check(name)

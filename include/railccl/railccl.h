@@ -46,7 +46,8 @@ typedef enum {
   railcclReduce = 4,
   railcclAlltoAll = 5,
   railcclGather = 6,
-  railcclScatter = 7
+  railcclScatter = 7,
+  railcclNumCollectives = 8
 } railcclCollective_t;
 
 /* A collective with its buffers, checked and planned. */
@@ -60,8 +61,8 @@ ncclResult_t railcclRequestCreate(railcclCollective_t collective, const void* se
                                   void* recvbuff, size_t count, ncclDataType_t datatype,
                                   ncclRedOp_t op, int root, ncclComm_t comm,
                                   railcclRequest_t* request);
-/* As the NCCL function would: on a null stream complete on return, else queued; in a group recorded.
- * Any number of times; one thread at a time. */
+/* As the NCCL function would: on a null stream complete on return, else queued; in a group
+ * recorded. Any number of times; one thread at a time. */
 ncclResult_t railcclRequestStart(railcclRequest_t request, cudaStream_t stream);
 /* A null request does nothing. */
 ncclResult_t railcclRequestDestroy(railcclRequest_t request);

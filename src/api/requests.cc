@@ -77,6 +77,8 @@ Result<Collective> collective_from(railcclCollective_t collective) {
       return Collective::gather;
     case railcclScatter:
       return Collective::scatter;
+    case railcclNumCollectives:
+      break;
   }
   return Status(Code::invalid_argument, "{} is no collective", static_cast<int>(collective));
 }

@@ -150,7 +150,7 @@ TEST(Requests, WrongUsesAreTold) {
         return railcclRequestCreate(static_cast<railcclCollective_t>(kind), from, &out, 1, type,
                                     ncclSum, root, comm, &request);
       };
-      EXPECT_EQ(create(8, &in, ncclFloat, 0), ncclInvalidArgument);
+      EXPECT_EQ(create(railcclNumCollectives, &in, ncclFloat, 0), ncclInvalidArgument);
       EXPECT_EQ(create(railcclAllReduce, nullptr, ncclFloat, 0), ncclInvalidArgument);
       EXPECT_EQ(create(railcclAllReduce, &in, ncclNumTypes, 0), ncclInvalidArgument);
       EXPECT_EQ(create(railcclBroadcast, &in, ncclFloat, 1), ncclInvalidArgument);

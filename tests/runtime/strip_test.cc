@@ -59,7 +59,7 @@ class World {
       const size_t scratch = program.scratch_elements * size_of(program.request.datatype);
       auto memory = wires_[r]->scratch(scratch);
       ASSERT_TRUE(memory.is_ok());
-      std::memset(*memory, 0x5a, scratch);
+      if (scratch > 0) std::memset(*memory, 0x5a, scratch);
       auto execution = Execution::make(std::move(program), *wires_[r]);
       ASSERT_TRUE(execution.is_ok()) << what << ": " << execution.status().text();
       executions.push_back(std::move(execution).value());

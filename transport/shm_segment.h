@@ -2,7 +2,8 @@
 //
 // Two memfds, so that nothing has a name and nothing is left behind, however the process ends, and
 // the size of /dev/shm does not matter:
-//   segment  a page with the rank's Doorbell and bookkeeping, then a place for one receive ring with
+//   segment  a page with the rank's Doorbell and bookkeeping, then a place for one receive ring
+//   with
 //            its lane per (sending rank, channel), at an offset both sides compute. The file is
 //            sparse: a ring costs memory once someone asks for it. Zero-filled is an empty ring and
 //            an empty lane, so neither side has to wait for the other to set it up.
@@ -76,8 +77,8 @@ class ShmSegment {
   int segment_fd() const { return segment_.get(); }
   int scratch_fd() const { return scratch_.get(); }
 
-  /// The ring and the lane that carry `from`'s bytes to the owner, committed to memory and mapped on first
-  /// use.
+  /// The ring and the lane that carry `from`'s bytes to the owner, committed to memory and mapped
+  /// on first use.
   Result<Ring> ring(int from, int channel);
 
   /// Owner: at least `bytes` of scratch, at the same address for ever.

@@ -162,11 +162,11 @@ class Execution {
   std::vector<std::vector<Wire*>> channel_wires_;  // [channel]: those that it sends on
   unsigned media_ = 0;
   std::vector<PeerMemory> peers_;
-  std::vector<uint32_t> local_signals_;  // [from][to]: given and not yet taken
-  std::vector<const void*> inputs_;      // of one copy or reduce
-  std::vector<void*> outputs_;           // of one copy or reduce
+  std::vector<uint32_t> local_signals_;            // [from][to]: given and not yet taken
+  std::vector<const void*> inputs_;                // of one copy or reduce
+  std::vector<void*> outputs_;                     // of one copy or reduce
   kernels::Store store_ = kernels::Store::cached;  // into outputs
-  bool reaches_buffers_ = false;         // peers' inputs or outputs
+  bool reaches_buffers_ = false;                   // peers' inputs or outputs
   // Contributions of peers that the operator scales, piece by piece: kScaledPiece for each.
   static constexpr size_t kScaledPiece = 4 << 10;
   std::vector<std::byte> scaled_;

@@ -73,7 +73,8 @@ TEST(Flat, AnyReduceScatterGoesWithAnyAllGather) {
                 gathers[g](stage, mine, target);
                 return std::move(b).take();
               };
-              const auto report = plan::check(request, p, make, options_with_memory(topology, false));
+              const auto report =
+                  plan::check(request, p, make, options_with_memory(topology, false));
               ASSERT_TRUE(report.is_ok())
                   << "p " << p << " scatter " << s << " gather " << g << " sums in "
                   << (sums == Sums::in_output ? "output" : "scratch") << " in place " << in_place

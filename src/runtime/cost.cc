@@ -123,7 +123,11 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   if (turns > 1) prices.round_s += turns * speeds.yield_s;
   const double copy = turns / speeds.copy_bytes_per_s;
   prices.peer_byte_s = turns / peer_rate(speeds, piece);
-  prices.message_byte_s = copy + prices.peer_byte_s;
+  // Small messages are copied in the caches. Large ones go past them into the ring, by streaming
+  // stores, and come back from memory.
+  prices.message_byte_s = piece <= static_cast<double>(transport::kLaneBytesMax)
+                              ? copy + prices.peer_byte_s
+                              : turns * 4 / speeds.core_streaming_bytes_per_s;
   prices.local_byte_s = copy;
   const double touched = memory_bytes(request, topology, h);
   const double busy = std::min(ranks, cores);

@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cassert>
 
+#include "base/clock.h"
+
 namespace railccl::runtime {
 
 using plan::Buffer;
@@ -47,6 +49,8 @@ Status Execution::bind() {
       inputs = std::max<size_t>(inputs, step.source_count + 1);
       outputs = std::max<size_t>(outputs, step.target_count + 1);
       if (is_local(step.verb) || step.peer == kHere) continue;
+      // Peers look at scratch between signals only.
+      shares_scratch_ |= step.verb == Verb::signal;
       RAILCCL_TRY(Wire * wire, wires_.wire(step.peer, static_cast<int>(c)));
       step_wires_[c][s] = wire;
       media_ |= 1u << wire->medium();
@@ -131,6 +135,10 @@ Status Execution::begin(const Operation& operation) {
     strip_->begin(sequence_, {input_, output_, scratch_}, scaling_);
     return ok();
   }
+  if (shares_scratch_) {
+    way_ = habit_.way();
+    started_ns_ = now_ns();
+  }
   for (size_t c = 0; c < cursors_.size(); c++) {
     cursors_[c] = Cursor();
     const plan::Channel& channel = program_.channels[c];
@@ -172,6 +180,7 @@ Outcome Execution::step() {
     }
     outcome.done &= cursors_[c].done;
   }
+  if (outcome.done && shares_scratch_) habit_.learn(way_, now_ns() - started_ns_);
   return outcome;
 }
 
@@ -302,12 +311,13 @@ void Execution::combine(const Step& step, uint64_t count, const kernels::Scale& 
   if (step.verb == Verb::reduce || scaled)
     return kernels::reduce_to(outputs_.data(), outputs, inputs_.data(), sources, count,
                               program_.request.datatype, program_.request.op, pre, post,
-                              store_in(step.dst));
+                              store_in(step.dst, count * element_));
   // Of a call in place, what is there already stays.
   const auto end = std::remove(outputs_.begin(), outputs_.begin() + outputs, inputs_[0]);
   outputs = static_cast<int>(end - outputs_.begin());
   if (outputs > 0)
-    kernels::copy_to(outputs_.data(), outputs, inputs_[0], count * element_, store_in(step.dst));
+    kernels::copy_to(outputs_.data(), outputs, inputs_[0], count * element_,
+                     store_in(step.dst, count * element_));
 }
 
 /// The same where contributions of several ranks are to be scaled, each by its own factor: kernels
@@ -328,7 +338,7 @@ void Execution::combine_scaled(const Step& step, uint64_t count, const kernels::
     }
     kernels::reduce_to(outputs_.data(), static_cast<int>(step.target_count) + 1, pieces_.data(),
                        static_cast<int>(step.source_count) + 1, n, type, program_.request.op,
-                       pre_of(step, step.src), post, store_in(step.dst));
+                       pre_of(step, step.src), post, store_in(step.dst, n * element_));
     for (uint32_t t = 0; t <= step.target_count; t++)
       outputs_[t] = static_cast<std::byte*>(outputs_[t]) + n * element_;
   }
@@ -358,7 +368,7 @@ Result<Execution::Progress> Execution::perform_recv(Cursor& cursor, const Step& 
   const size_t want =
       std::min<uint64_t>(bytes - cursor.elements, std::max<size_t>(cursor.budget, 1));
   size_t got = 0;
-  if (wire.in_place_view() && store_in(step.dst) == kernels::Store::streaming) {
+  if (wire.in_place_view() && store_in(step.dst, want) == kernels::Store::streaming) {
     RAILCCL_TRY(const std::span<const std::byte> view, wire.peek_elements(want, 1));
     kernels::copy(dst + cursor.elements, view.data(), view.size(), kernels::Store::streaming);
     wire.consume_elements(view.size());
@@ -396,7 +406,7 @@ Result<Execution::Progress> Execution::perform_recv_reduce(Cursor& cursor, const
     kernels::reduce(address(step.dst, cursor.iteration) + at, inputs, 2, view.size() / element_,
                     program_.request.datatype, program_.request.op,
                     step.pre ? scaling_.pre : kNoScale, step.post ? scaling_.post : kNoScale,
-                    store_in(step.dst));
+                    store_in(step.dst, view.size()));
     cursor.elements += view.size() / element_;
     cursor.budget -= std::min(cursor.budget, view.size());
     wire.consume_elements(view.size());

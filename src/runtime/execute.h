@@ -22,6 +22,7 @@
 
 #include "kernels/kernels.h"
 #include "plan/plan.h"
+#include "runtime/habit.h"
 #include "runtime/strip.h"
 #include "runtime/wires.h"
 
@@ -90,6 +91,7 @@ class Execution {
 
  private:
   static constexpr size_t kBytesPerVisit = 256 << 10;
+  static constexpr size_t kShareStreaming = 8 << 10;
 
   enum class Progress : uint8_t { blocked, partial, finished };
 
@@ -129,8 +131,13 @@ class Execution {
   bool elsewhere(const plan::Slice& slice) const {
     return slice.owner != plan::kHere && slice.owner != program_.rank;
   }
-  kernels::Store store_in(const plan::Slice& slice) const {
-    return slice.buffer == plan::Buffer::output ? store_ : kernels::Store::cached;
+  /// How `bytes` go there. Scratch that peers read is like a ring (transport/ring.h): they have had
+  /// its lines last, and an ordinary store waits for each, which may take longer than the way
+  /// through memory that streaming stores take. That depends on the cores: it is tried out.
+  kernels::Store store_in(const plan::Slice& slice, size_t bytes) const {
+    if (slice.buffer == plan::Buffer::output) return store_;
+    return way_ == 1 && bytes >= kShareStreaming ? kernels::Store::streaming
+                                                 : kernels::Store::cached;
   }
   Result<Progress> perform_send(Cursor& cursor, const plan::Step& step, Wire& wire);
   Result<Progress> perform_recv(Cursor& cursor, const plan::Step& step, Wire& wire);
@@ -166,7 +173,11 @@ class Execution {
   std::vector<const void*> inputs_;                // of one copy or reduce
   std::vector<void*> outputs_;                     // of one copy or reduce
   kernels::Store store_ = kernels::Store::cached;  // into outputs
-  bool reaches_buffers_ = false;                   // peers' inputs or outputs
+  bool shares_scratch_ = false;                    // peers may read it
+  Habit habit_;                                    // 0: ordinary stores there, 1: streaming ones
+  int way_ = 0;                                    // of the current run
+  int64_t started_ns_ = 0;
+  bool reaches_buffers_ = false;  // peers' inputs or outputs
   // Contributions of peers that the operator scales, piece by piece: kScaledPiece for each.
   static constexpr size_t kScaledPiece = 4 << 10;
   std::vector<std::byte> scaled_;

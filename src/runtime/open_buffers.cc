@@ -32,7 +32,8 @@ OpenBuffers::Experience& OpenBuffers::experience(plan::Request request) {
 }
 
 bool OpenBuffers::worth_asking(const plan::Request& request) {
-  if (one_process_) return true;
+  // Beside a large call the question costs nothing that could be measured.
+  if (one_process_ || plan::bytes_of(request) >= kAlwaysBytes) return true;
   Experience& its = experience(request);
   if (its.skip == 0) return true;
   its.skip--;

@@ -9,8 +9,8 @@
 // messages carry the header of the call, hence ranks that make different calls find out here.
 //
 // Who never has open buffers should not pay for the question: after some closed calls of a kind in
-// a row the ranks ask ever more rarely. They have all seen the same calls and the same outcomes, so
-// they need not talk about that.
+// a row the ranks ask ever more rarely, unless the call is large. They have all seen the same calls
+// and the same outcomes, so they need not talk about that.
 //
 // A file that was not used before gets a second exchange: could everyone map it? Where one could
 // not, its owner never names it again.
@@ -121,6 +121,8 @@ class OpenBuffers {
     bool confirmed = false;  // every rank has mapped it
     bool refused = false;    // somebody cannot
   };
+
+  static constexpr uint64_t kAlwaysBytes = 64 << 10;
 
   /// How a kind of call has fared.
   struct Experience {

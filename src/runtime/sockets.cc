@@ -169,7 +169,11 @@ Result<std::vector<Endpoint>> resolve(const std::string& host, uint16_t port,
                     : settings.socket_family == "AF_INET6" ? AF_INET6
                                                            : AF_UNSPEC;
   addrinfo* list = nullptr;
-  const int error = ::getaddrinfo(host.c_str(), nullptr, &hints, &list);
+  // This name is this machine, whether or not a file or a server says so (RFC 6761, 6.3); without a
+  // name getaddrinfo gives loopback addresses, but wants a service then.
+  const bool here = host == "localhost";
+  const int error =
+      ::getaddrinfo(here ? nullptr : host.c_str(), here ? "1" : nullptr, &hints, &list);
   if (error != 0)
     return Status(Code::system, "cannot look up host \"{}\": {}", host, ::gai_strerror(error));
   std::vector<Endpoint> endpoints;

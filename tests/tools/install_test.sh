@@ -32,7 +32,7 @@ add_executable(example example.c)
 target_link_libraries(example railccl::railccl)
 TEXT
 cp "$source/tests/api/example.c" "$work/project/"
-cmake -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$work/usr" >/dev/null
+cmake -G Ninja -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="$work/usr" >/dev/null
 cmake --build "$work/project/build" >/dev/null
 "$work/project/build/example"
 echo "ok: find_package"

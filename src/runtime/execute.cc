@@ -402,7 +402,8 @@ Result<Execution::Progress> Execution::perform_recv_reduce(Cursor& cursor, const
     if (view.empty()) return moved ? Progress::partial : Progress::blocked;
     const size_t at = cursor.elements * element_;
     const void* inputs[2] = {address(step.src, cursor.iteration) + at, view.data()};
-    if (message_first(step, scaling_, program_.rank)) std::swap(inputs[0], inputs[1]);
+    const bool scaled = scaling_.pre.kind != kernels::Scale::Kind::none;
+    if (message_first(step, scaled, program_.rank)) std::swap(inputs[0], inputs[1]);
     kernels::reduce(address(step.dst, cursor.iteration) + at, inputs, 2, view.size() / element_,
                     program_.request.datatype, program_.request.op,
                     step.pre ? scaling_.pre : kNoScale, step.post ? scaling_.post : kNoScale,

@@ -84,7 +84,7 @@ std::optional<Strip> Strip::make(const plan::Program& program, const std::vector
         if (!receives(op.verb) &&
             std::count_if(strip.ops_.begin(), strip.ops_.end(), is_before) >= kSendsMax)
           return std::nullopt;
-        op.message_first = step.peer < program.rank && !(op.pre && scaled);
+        op.message_first = message_first(step, scaled, program.rank);
         const bool empty = step.verb == Verb::signal || step.verb == Verb::wait;
         op.header =
             encode({empty ? MessageKind::signal : MessageKind::data, 0, op.bytes, program.request});

@@ -22,8 +22,8 @@ namespace railccl::runtime {
 /// When two ranks reduce what they have sent each other, both shall get the same bits, also where
 /// operands do not commute bit by bit (NaN): the lower rank's operand comes first. Scaled operands
 /// are added, and keep their places.
-inline bool message_first(const plan::Step& step, const kernels::Scaling& scaling, int rank) {
-  return step.peer < rank && (!step.pre || scaling.pre.kind == kernels::Scale::Kind::none);
+inline bool message_first(const plan::Step& step, bool scaled, int rank) {
+  return step.peer < rank && !(step.pre && scaled);
 }
 
 class Strip {

@@ -14,6 +14,28 @@ namespace {
 
 using ::testing::HasSubstr;
 
+TEST(Nccl, ARepeatedCallIsCheckedAgainWhereItDiffers) {
+  Ranks ranks(2);
+  ranks.each([&](int rank, ncclComm_t comm) {
+    std::vector<float> in(8, static_cast<float>(rank + 1)), out(8);
+    const auto sum = [&](const void* from, void* to) {
+      return ncclAllReduce(from, to, 4, ncclFloat, ncclSum, comm, nullptr);
+    };
+    OK(sum(in.data(), out.data()));
+    OK(sum(in.data() + 4, out.data() + 4));
+    EXPECT_EQ(out[7], 3);
+    FAILS(sum(in.data(), in.data() + 1), ncclInvalidArgument, "overlap");
+    FAILS(sum(in.data(), nullptr), ncclInvalidArgument, "null");
+    OK(sum(in.data(), in.data()));
+    EXPECT_EQ(in[3], 3);
+    FAILS(sum(nullptr, nullptr), ncclInvalidArgument, "null");
+    FAILS(ncclAllReduce(in.data(), in.data(), 4, ncclNumTypes, ncclSum, comm, nullptr),
+          ncclInvalidArgument, "datatype");
+    OK(sum(in.data() + 4, out.data()));
+    EXPECT_EQ(out[0], 3);
+  });
+}
+
 TEST(Nccl, Collectives) {
   constexpr int kRanks = 4;
   constexpr size_t kCount = 1003;

@@ -204,7 +204,7 @@ Result<bool> Execution::advance(int channel) {
   cursor.budget = kBytesPerVisit;
   bool moved = false;
   while (!cursor.done) {
-    const Step& step = steps.steps[steps.loops[cursor.loop].first_step + cursor.step];
+    const Step& step = steps.steps[step_here(static_cast<size_t>(channel))];
     const size_t before = cursor.budget;
     auto progress = perform(channel, step);
     if (!progress.is_ok())
@@ -460,9 +460,8 @@ Status Execution::look_aside() {
   for (size_t c = 0; c < cursors_.size(); c++) {
     const Cursor& cursor = cursors_[c];
     if (cursor.done) continue;
-    const plan::Channel& channel = program_.channels[c];
-    const uint32_t index = channel.loops[cursor.loop].first_step + cursor.step;
-    const Step& step = channel.steps[index];
+    const uint32_t index = step_here(c);
+    const Step& step = program_.channels[c].steps[index];
     Wire* wire = wire_of(static_cast<int>(c), index);
     if (wire == nullptr || sends(step.verb)) continue;
     const bool signal = step.verb == Verb::wait;
@@ -570,9 +569,8 @@ std::string Execution::waiting_for() const {
   for (size_t c = 0; c < cursors_.size(); c++) {
     const Cursor& cursor = cursors_[c];
     if (cursor.done) continue;
-    const plan::Channel& channel = program_.channels[c];
-    const uint32_t index = channel.loops[cursor.loop].first_step + cursor.step;
-    const Step& step = channel.steps[index];
+    const uint32_t index = step_here(c);
+    const Step& step = program_.channels[c].steps[index];
     if (!text.empty()) text += "; ";
     text += fmt::format("channel {} step {} {}", c, index, plan::name_of(step.verb));
     if (const Wire* wire = wire_of(static_cast<int>(c), index))

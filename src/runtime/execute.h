@@ -154,6 +154,11 @@ class Execution {
   std::byte* address(const plan::Slice& slice, uint64_t iteration) const {
     return base_of(slice) + slice.start_at(iteration) * element_;
   }
+  /// The step, by its index in the channel, on which an unfinished channel stands.
+  uint32_t step_here(size_t channel) const {
+    const Cursor& cursor = cursors_[channel];
+    return program_.channels[channel].loops[cursor.loop].first_step + cursor.step;
+  }
   Wire* wire_of(int channel, uint32_t step) const {
     return step_wires_[static_cast<size_t>(channel)][step];
   }

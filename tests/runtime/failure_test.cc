@@ -195,18 +195,6 @@ TEST(Failure, FinalizeRefusesLaterCalls) {
   });
 }
 
-/// A port that nobody uses now: tests of several checkouts may run at once.
-uint16_t free_port() {
-  UniqueFd probe(socket(AF_INET, SOCK_STREAM, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(probe.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(probe.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-  return ntohs(address.sin_port);
-}
-
 TEST(Failure, AKilledProcessIsNoticedByAllOthers) {
   for (const std::string medium : {"NCCL_SHM_DISABLE=0", "NCCL_SHM_DISABLE=1"}) {
     const Settings settings = settings_with({medium, "RAILCCL_INIT_TIMEOUT_MS=20000"});

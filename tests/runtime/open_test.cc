@@ -30,18 +30,6 @@ using transport::MemoryFile;
 
 const std::vector<std::string> kAlways = {"RAILCCL_OPEN_SIZE=0"};
 
-/// A port that nobody uses now.
-uint16_t free_port() {
-  const UniqueFd probe(socket(AF_INET, SOCK_STREAM, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(probe.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(probe.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-  return ntohs(address.sin_port);
-}
-
 /// Runs `body` with a communicator of processes * threads ranks, `threads` of them in each of so
 /// many forked processes. The rendezvous is rank 0's, so that the parent has no threads, which a
 /// sanitizer's fork would stumble over.

@@ -14,14 +14,16 @@ void shared_all_gather(const Stage& stage, const Region& mine, const Blocks& out
   const uint64_t chunk = std::min(stage.chunk, largest(output));
   place(stage, mine, output[static_cast<size_t>(me)], Pre::no, Post::no);
   if (p == 1 || chunk == 0) return;
-  const Region room = stage.take(chunk);
+  const uint64_t iterations = plan::chunk_count(largest(output), chunk);
+  const uint32_t slots = turns(stage, chunk, iterations);
+  const Region room = stage.take(chunk * slots);
   Builder& b = stage.on();
-  b.loop(plan::chunk_count(largest(output), chunk), [&] {
-    b.copy(mine.chunks(chunk), slot(room, chunk, mine.count));
+  b.loop(iterations, [&] {
+    b.copy(mine.chunks(chunk), room.slots(chunk, slots, mine.count));
     meet(stage);
     for (int i = 1; i < p; i++) {
       const Region& target = output[static_cast<size_t>((me + i) % p)];
-      b.copy(slot(at_peer(stage.group, (me + i) % p, room), chunk, target.count),
+      b.copy(at_peer(stage.group, (me + i) % p, room).slots(chunk, slots, target.count),
              target.chunks(chunk));
     }
     meet(stage);
@@ -39,8 +41,8 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   CircleCost cost(topology);
   const double block = static_cast<double>(plan::bytes_of(request));
   cost.everyone(2 * iterations_of(request.count, tuning, tuning.channels, 1), block);
-  cost.local(block * (request.in_place ? 1 : 2));
-  return loaded(cost.total());
+  cost.local(request.in_place ? 0 : block);
+  return loaded(cost.total(), cost.size() == 1 ? 0 : block);
 }
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,

@@ -8,7 +8,7 @@
 //
 // Memory traffic (reads and writes, all p ranks): lay out 2(p-1)n, reduce (p+1)n, slot 2n, copy out
 // 2(p-1)n: (5p - 1) n, where (3p + 1) n would need inputs that peers can load, and 2pn all buffers.
-// 2 rounds of p-1 signals per chunk. Scratch: (p + 1) chunks per channel.
+// 2 rounds of p-1 signals per chunk. Scratch: (p + 1) chunks per channel and turn.
 #include "algorithms/circle_cost.h"
 #include "algorithms/shared.h"
 #include "algorithms/whole.h"
@@ -21,14 +21,18 @@ void shared_all_reduce(const Stage& stage, const Region& input, const Region& ou
   const Blocks source = split(input, p), target = split(output, p);
   const uint64_t chunk = std::min(stage.chunk, largest(source));
   if (chunk == 0) return;
-  const Region room = stage.take(static_cast<uint64_t>(p + 1) * chunk);
-  const Contributions contributions(stage, room, chunk, source);
-  const Region result = room.part(static_cast<uint64_t>(p) * chunk, chunk);
+  const uint64_t iterations = plan::chunk_count(largest(source), chunk);
+  const uint64_t each = static_cast<uint64_t>(p + 1) * chunk;
+  const uint32_t slots = turns(stage, each, iterations);
+  const Region room = stage.take(each * slots);
+  const Contributions contributions(stage, room, chunk, slots, source);
+  const Region result = room.part(static_cast<uint64_t>(p) * slots * chunk, slots * chunk);
   const auto result_of = [&](int i) {
-    return slot(at_peer(stage.group, i, result), chunk, target[static_cast<size_t>(i)].count);
+    return at_peer(stage.group, i, result)
+        .slots(chunk, slots, target[static_cast<size_t>(i)].count);
   };
   Builder& b = stage.on();
-  b.loop(plan::chunk_count(largest(source), chunk), [&] {
+  b.loop(iterations, [&] {
     const Slice mine = target[static_cast<size_t>(me)].chunks(chunk);
     contributions.publish();
     meet(stage);
@@ -55,8 +59,8 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const int p = cost.size();
   const double n = static_cast<double>(plan::bytes_of(request));
   cost.everyone(1 + 2 * iterations_of(request.count, tuning, tuning.channels, p), 2 * n / p);
-  cost.local(p == 1 ? n : n * (p - 1) / p + 2 * n / p);
-  return loaded(cost.total());
+  cost.local(n / p);
+  return loaded(cost.total(), p == 1 ? 0 : n);
 }
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,

@@ -15,9 +15,11 @@ void shared_reduce_scatter(const Stage& stage, const Blocks& input, const Region
   if (p == 1) return place(stage, input[0], output, stage.pre, stage.post);
   const uint64_t chunk = std::min(stage.chunk, largest(input));
   if (chunk == 0) return;
-  const Region room = stage.take(static_cast<uint64_t>(p) * chunk);
-  const Contributions contributions(stage, room, chunk, input);
-  stage.on().loop(plan::chunk_count(largest(input), chunk), [&] {
+  const uint64_t iterations = plan::chunk_count(largest(input), chunk);
+  const uint64_t each = static_cast<uint64_t>(p) * chunk;
+  const uint32_t slots = turns(stage, each, iterations);
+  const Contributions contributions(stage, stage.take(each * slots), chunk, slots, input);
+  stage.on().loop(iterations, [&] {
     contributions.publish();
     meet(stage);
     contributions.reduce_mine(output.chunks(chunk));
@@ -37,8 +39,8 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const int p = cost.size();
   const double block = static_cast<double>(plan::bytes_of(request));
   cost.everyone(2 * iterations_of(request.count, tuning, tuning.channels, 1), block);
-  cost.local(block * p);
-  return loaded(cost.total());
+  cost.local(block);
+  return loaded(cost.total(), block * (p - 1));
 }
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "algorithms/flat.h"
+#include "base/caches.h"
 
 namespace railccl::algorithms {
 
@@ -27,24 +28,30 @@ inline Region at_peer(const Group& group, int index, Region region) {
   return region;
 }
 
-/// The cost of a pattern priced as if it sent its messages, when it loads them from its peers'
-/// memory instead: nobody copies anything out first.
-inline plan::Cost loaded(plan::Cost cost) {
+/// The cost of a pattern priced as if it sent its messages, when instead each rank writes `written`
+/// bytes where its peers load them.
+inline plan::Cost loaded(plan::Cost cost, double written) {
+  cost.shared_bytes += written;
   cost.peer_bytes += cost.inner_bytes;
   cost.inner_bytes = 0;
   return cost;
 }
 
-/// A slot that every iteration uses again, as long as chunk i of `total` elements.
-inline Slice slot(const Region& region, uint64_t chunk, uint64_t total) {
-  return region.slots(chunk, 1, total);
+/// In how many slots each the iterations of a loop should take turns that use `elements` of scratch
+/// apiece. Between calls the executor does the like.
+inline uint32_t turns(const Stage& stage, uint64_t elements, uint64_t iterations) {
+  const uint64_t bytes = elements * size_of(stage.builder.request().datatype);
+  const uint64_t enough = std::max<uint64_t>(1, kForgottenBytes / std::max<uint64_t>(1, bytes));
+  return static_cast<uint32_t>(std::clamp<uint64_t>(iterations, 1, enough));
 }
 
-/// One slot per block of scratch for contributions: block i's at part(i * chunk, chunk).
+/// `turns` slots of a chunk per block of scratch for contributions: block i's from
+/// i * turns * chunk on.
 class Contributions {
  public:
-  Contributions(const Stage& stage, const Region& room, uint64_t chunk, const Blocks& input)
-      : stage_(stage), room_(room), chunk_(chunk), input_(input) {}
+  Contributions(const Stage& stage, const Region& room, uint64_t chunk, uint32_t turns,
+                const Blocks& input)
+      : stage_(stage), room_(room), chunk_(chunk), turns_(turns), input_(input) {}
 
   /// Others' blocks of my input, into my slots.
   void publish() const {
@@ -65,14 +72,16 @@ class Contributions {
  private:
   Slice raw(int block) const { return input_[static_cast<size_t>(block)].chunks(chunk_); }
   Slice slot_of(int member, int block) const {
-    const Region here = room_.part(static_cast<uint64_t>(block) * chunk_, chunk_);
-    return slot(at_peer(stage_.group, member, here), chunk_,
-                input_[static_cast<size_t>(block)].count);
+    const uint64_t room = turns_ * chunk_;
+    const Region here = room_.part(static_cast<uint64_t>(block) * room, room);
+    return at_peer(stage_.group, member, here)
+        .slots(chunk_, turns_, input_[static_cast<size_t>(block)].count);
   }
 
   const Stage& stage_;
   Region room_;
   uint64_t chunk_;
+  uint32_t turns_;
   const Blocks& input_;
 };
 

@@ -39,7 +39,8 @@ Result<Mirrored> Mirrored::create(size_t bytes) {
 Result<Mirrored> Mirrored::map(int fd, uint64_t offset, size_t header, size_t bytes) {
   RAILCCL_TRY(Mapping all, reserve(header + 2 * bytes));
   const int protection = PROT_READ | PROT_WRITE;
-  const int flags = MAP_SHARED | MAP_FIXED;
+  // Page faults now, not one after the other while messages wait.
+  const int flags = MAP_SHARED | MAP_FIXED | MAP_POPULATE;
   if (mmap(all.get(), header + bytes, protection, flags, fd, static_cast<off_t>(offset)) ==
           MAP_FAILED ||
       mmap(all.bytes() + header + bytes, bytes, protection, flags, fd,

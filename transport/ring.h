@@ -23,7 +23,9 @@
 #include <cstring>
 #include <span>
 
+#include "base/clock.h"
 #include "transport/doorbell.h"
+#include "transport/store_habit.h"
 
 namespace railccl::transport {
 
@@ -33,18 +35,11 @@ struct RingHeader {
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
-/// Copies to memory that another core has read last and will read next. An ordinary store has to
-/// take each line away from the other core first, one wait of a line's round trip for a few lines
-/// at a time; a streaming store just overwrites it. Must be complete (fenced) on return.
+/// Copies by streaming stores (store_habit.h); complete (fenced) on return.
 using BulkCopy = void (*)(void* to, const void* from, size_t bytes);
 
 class RingWriter {
  public:
-  /// Ranges from here on go by the BulkCopy. Measured on an AMD EPYC (Zen 4), writing and then
-  /// reading 32 KiB: 4.2 us with ordinary, 3.0 us with streaming stores between cores that share a
-  /// cache, 20.2 and 3.0 us between others; 4 KiB: 0.29 and 0.80 us, 1.08 and 0.76 us.
-  static constexpr size_t kBulkBytes = 4 << 10;
-
   RingWriter() = default;
   /// Capacity is a power of two; `reader` is the consumer's bell; `bulk` may be null.
   RingWriter(RingHeader* header, std::byte* data, size_t capacity, Doorbell* reader,
@@ -71,13 +66,13 @@ class RingWriter {
     for (const iovec& range : ranges) {
       const auto* source = static_cast<const std::byte*>(range.iov_base);
       size_t bytes = std::min(range.iov_len, left);
-      const bool bulky = bulk_ != nullptr && bytes >= kBulkBytes;
+      const bool bulky = bulk_ != nullptr && bytes >= StoreHabit::kLeastBytes;
       left -= bytes;
       while (bytes > 0) {
         const size_t piece = std::min(bytes, kPieceBytes - unpublished);
         std::byte* const to = data_ + (tail_ & (capacity_ - 1));
-        if (bulky) {
-          bulk_(to, source, piece);
+        if (bulky && piece >= StoreHabit::kLeastBytes) {
+          write_bulk(to, source, piece);
         } else {
           std::memcpy(to, source, piece);
         }
@@ -100,6 +95,13 @@ class RingWriter {
 
  private:
   static constexpr size_t kPieceBytes = 16 << 10;
+  void write_bulk(std::byte* to, const std::byte* from, size_t bytes) {
+    const StoreHabit::Way way = habit_.next();
+    if (way.streaming) return bulk_(to, from, bytes);
+    const int64_t start = way.timed ? now_ns() : 0;
+    std::memcpy(to, from, bytes);
+    if (way.timed) habit_.took(bytes, now_ns() - start);
+  }
   void publish() {
     header_->tail.store(tail_, std::memory_order_seq_cst);
     reader_->ring_if_sleeping();
@@ -110,6 +112,7 @@ class RingWriter {
   size_t capacity_ = 0;
   Doorbell* reader_ = nullptr;
   BulkCopy bulk_ = nullptr;
+  StoreHabit habit_;
   uint64_t tail_ = 0;  // what header_->tail is or is about to be
   uint64_t head_ = 0;  // header_->head as last seen
 };

@@ -52,13 +52,14 @@ struct Peer {
 class ShmLink final : public Link {
  public:
   ShmLink(const AbortFlag& abort, const Peer* peer, int channel, ShmSegment::Ring incoming,
-          BulkCopy bulk)
+          size_t ring_bytes, BulkCopy bulk)
       : abort_(abort),
         peer_(peer),
         channel_(channel),
+        ring_bytes_(ring_bytes),
         bulk_(bulk),
         lane_(incoming.lane),
-        reader_(incoming.header, incoming.data, kShmRingBytes, nullptr) {}
+        reader_(incoming.header, incoming.data, ring_bytes, nullptr) {}
   Result<size_t> send(std::span<const iovec> ranges) override;
   uint64_t released() const override { return writer_.accepted(); }
   Result<bool> flush() override;
@@ -82,6 +83,7 @@ class ShmLink final : public Link {
   const AbortFlag& abort_;
   const Peer* peer_;
   int channel_;
+  size_t ring_bytes_;
   BulkCopy bulk_;
   bool attached_ = false;
   size_t last_view_ = kNoView;  // size of the view given since consume(), once the peer is lost
@@ -174,6 +176,7 @@ class ShmTransport final : public Transport {
   std::vector<Stranger> strangers_;
   ShmOutgoing outgoing_;
   std::map<std::pair<int, int>, std::unique_ptr<ShmLink>> links_;
+  size_t ring_bytes_ = 0;
   int missing_ = 0;  // local peers without a segment that are not lost either
   int complaints_ = 0;
   bool news_ = false;  // progress changed a peer since the last wait
@@ -186,8 +189,8 @@ Status ShmLink::failure() const {
 }
 
 Status ShmLink::attach(int my_rank) {
-  RAILCCL_TRY(const ShmSegment::Ring out, peer_->segment->ring(my_rank, channel_));
-  writer_ = RingWriter(out.header, out.data, kShmRingBytes, peer_->segment->bell(), bulk_);
+  RAILCCL_TRY(const ShmSegment::Ring out, peer_->segment->ring(my_rank, channel_, ring_bytes_));
+  writer_ = RingWriter(out.header, out.data, ring_bytes_, peer_->segment->bell(), bulk_);
   reader_.set_writer(peer_->segment->bell());
   lane_.attach(out.lane, peer_->segment->bell());
   attached_ = true;
@@ -252,6 +255,8 @@ Status ShmTransport::set_peers(const Peers& peers) {
     peer.same_process = peer.local && peers.processes[r] == context_.process;
   }
   peers_ = std::move(all);
+  const auto local = std::count_if(peers_.begin(), peers_.end(), [](auto& p) { return p.local; });
+  ring_bytes_ = shm_ring_bytes(static_cast<int>(local) + 1);
   for (Peer& peer : peers_) {
     if (!peer.local) continue;
     missing_++;
@@ -278,8 +283,9 @@ Result<Link*> ShmTransport::link(int rank, int channel) {
   }
   std::unique_ptr<ShmLink>& slot = links_[{rank, channel}];
   if (slot == nullptr) {
-    RAILCCL_TRY(const ShmSegment::Ring incoming, mine_->ring(rank, channel));
-    auto made = std::make_unique<ShmLink>(abort_, &at(rank), channel, incoming, context_.bulk_copy);
+    RAILCCL_TRY(const ShmSegment::Ring incoming, mine_->ring(rank, channel, ring_bytes_));
+    auto made = std::make_unique<ShmLink>(abort_, &at(rank), channel, incoming, ring_bytes_,
+                                          context_.bulk_copy);
     if (at(rank).segment != nullptr) RAILCCL_CHECK(made->attach(context_.rank));
     slot = std::move(made);
   }

@@ -3,10 +3,9 @@
 // Two memfds, so that nothing has a name and nothing is left behind, however the process ends, and
 // the size of /dev/shm does not matter:
 //   segment  a page with the rank's Doorbell and bookkeeping, then a place for one receive ring
-//   with
-//            its lane per (sending rank, channel), at an offset both sides compute. The file is
-//            sparse: a ring costs memory once someone asks for it. Zero-filled is an empty ring and
-//            an empty lane, so neither side has to wait for the other to set it up.
+//            with its lane per (sending rank, channel), at an offset both sides compute. The file
+//            is sparse and grows: a ring costs memory once someone asks for it. Zero-filled is an
+//            empty ring and an empty lane, so neither side waits for the other to set it up.
 //   scratch  grows on demand and stays at one address: each process maps more address space than
 //            will be needed and the file grows under it. The published size says how much of it may
 //            be touched.
@@ -19,13 +18,16 @@
 
 #include <sys/types.h>
 
+#include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <mutex>
 #include <utility>
 
+#include "base/caches.h"
 #include "base/owners.h"
 #include "base/status.h"
 #include "transport/doorbell.h"
@@ -35,7 +37,13 @@
 
 namespace railccl::transport {
 
-inline constexpr size_t kShmRingBytes = 256 << 10;
+/// Bytes of each ring where `ranks` share a host: all that a rank writes into come around together.
+inline constexpr size_t kShmRingBytesMax = kForgottenBytes;
+constexpr size_t shm_ring_bytes(int ranks) {
+  constexpr size_t kLeast = 256 << 10;
+  const size_t peers = ranks > 1 ? static_cast<size_t>(ranks) - 1 : 1;
+  return std::max(kLeast, std::bit_floor(kShmRingBytesMax / peers));
+}
 inline constexpr int kShmChannelsMax = 256;
 
 /// Names a segment: secret, random; the name of its owner's socket and the key within a process.
@@ -77,9 +85,9 @@ class ShmSegment {
   int segment_fd() const { return segment_.get(); }
   int scratch_fd() const { return scratch_.get(); }
 
-  /// The ring and the lane that carry `from`'s bytes to the owner, committed to memory and mapped
-  /// on first use.
-  Result<Ring> ring(int from, int channel);
+  /// The ring, of `bytes`, and the lane that carry `from`'s bytes to the owner, committed to memory
+  /// and mapped on first use. All users of a segment name the same size.
+  Result<Ring> ring(int from, int channel, size_t bytes);
 
   /// Owner: at least `bytes` of scratch, at the same address for ever.
   Result<std::byte*> grow_scratch(size_t bytes);
@@ -97,7 +105,7 @@ class ShmSegment {
     uint32_t version;
     int32_t rank;
     int32_t ranks;
-    uint32_t ring_bytes;
+    uint32_t ring_bytes_max;
     Doorbell bell;
     alignas(64) std::atomic<uint64_t> scratch_bytes;
     std::atomic<uint32_t> left;
@@ -106,7 +114,8 @@ class ShmSegment {
   ShmSegment() = default;
   Header* header() const { return static_cast<Header*>(header_.get()); }
   Status map_header();
-  Result<std::byte*> map_scratch();
+  Result<std::byte*> map_scratch(size_t bytes);
+  Status reserve_scratch();  // under mutex_
 
   ShmIdentity identity_;
   ShmKey key_;
@@ -117,6 +126,7 @@ class ShmSegment {
   std::mutex mutex_;  // guards what follows
   std::map<std::pair<int, int>, Mirrored> rings_;
   Mapping scratch_map_;
+  size_t populated_ = 0;  // bytes of it
 };
 
 }  // namespace railccl::transport

@@ -67,6 +67,11 @@ Status CheckRun::resolve(const Thread& thread, const Slice& slice, bool writes,
   if (range.rank != thread.rank &&
       (!options_.load_store || !options_.load_store(thread.rank, range.rank, slice.buffer)))
     return wrong(thread, "rank {}'s {} cannot be reached by load and store", range.rank, name);
+  if (range.rank != thread.rank && slice.buffer == Buffer::scratch &&
+      layouts_[static_cast<size_t>(range.rank)].scratch !=
+          layouts_[static_cast<size_t>(thread.rank)].scratch)
+    return wrong(thread, "rank {}'s scratch is reached, but has not the size of rank {}'s",
+                 range.rank, thread.rank);
   if (writes && slice.buffer == Buffer::input)
     return wrong(thread, "the input is written, but belongs to the caller");
   const Layout& layout = layouts_[static_cast<size_t>(range.rank)];

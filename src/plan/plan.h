@@ -158,6 +158,7 @@ struct Cost {
   double inner_rounds = 0;  // sequential messages or signals inside hosts
   double outer_rounds = 0;  // sequential messages between hosts
   double inner_bytes = 0;   // bytes through the slowest rank's in-host port, one direction
+  double shared_bytes = 0;  // bytes that the slowest rank writes where peers will load them
   double peer_bytes = 0;    // bytes that the slowest rank loads straight from peers' memory
   double outer_bytes = 0;   // bytes through the slowest NIC, one direction
   double spine_bytes = 0;   // of these, bytes that leave their rail

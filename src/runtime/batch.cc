@@ -1,8 +1,6 @@
 // Batch: the loop that runs operations, and what it does while it waits.
 #include "runtime/batch.h"
 
-#include <sched.h>
-
 #include <algorithm>
 #include <chrono>
 #include <thread>
@@ -285,11 +283,15 @@ void progress(std::span<Share> shares, bool all) {
 
 }  // namespace
 
-Status run(std::span<Share> shares, int idle) {
-  if (shares.size() == 1) shares[0].wait_for_turn();
+Status run(std::span<Share> shares) {
   // A thread that looks after several ranks keeps none of them waiting for itself.
   Patience several(true);
-  Patience& patience = shares.size() == 1 ? shares[0].member().patience() : several;
+  Wait wait(shares.size() == 1 ? shares[0].member().patience() : several);
+  return run(shares, wait);
+}
+
+Status run(std::span<Share> shares, Wait& wait) {
+  if (shares.size() == 1) shares[0].wait_for_turn();
   int busy = 0;
   unsigned turn = 0;
   while (true) {
@@ -302,33 +304,22 @@ Status run(std::span<Share> shares, int idle) {
       }
       open |= share.open();
     }
-    if (!open) {
-      if (idle > 0) patience.learn(idle);
-      break;
-    }
+    if (moved || !open) wait.over();
+    if (!open) break;
     if (moved) {
-      if (idle > 0) patience.learn(idle);
-      idle = 0;
       // While one medium keeps the thread busy another may have news.
       if (++busy % kBusyRounds == 0) progress(shares, false);
       continue;
     }
-    idle++;
-    const bool sleepy = idle > patience.spins() + patience.yields();
-    const bool thorough = sleepy || idle % kThoroughEvery == 1;
+    const bool sleepy = !wait.stay_awake();
+    const bool thorough = sleepy || wait.looks() % kThoroughEvery == 0;
     progress(shares, thorough);
     if (thorough) {
       const int64_t now = now_ns();
       for (Share& share : shares)
         if (share.open() && share.begun()) share.look_after(now);
     }
-    if (sleepy) {
-      sleep_in(shares, &turn);
-    } else if (idle > patience.spins()) {
-      sched_yield();
-    } else {
-      relax_core();
-    }
+    if (sleepy) sleep_in(shares, &turn);
   }
   Status status;
   for (Share& share : shares)

@@ -74,7 +74,9 @@ class Share {
   int64_t reports_ = 0;  // stall reports of this wait
 };
 
-/// Runs all shares to their end; the first failure. `idle`: fruitless rounds already spent waiting.
-Status run(std::span<Share> shares, int idle = 0);
+/// Runs all shares to their end; the first failure.
+Status run(std::span<Share> shares);
+/// The same, by a thread that waits already.
+Status run(std::span<Share> shares, Wait& wait);
 
 }  // namespace railccl::runtime

@@ -17,11 +17,11 @@ namespace {
 
 // An unknown NIC counts as 10 Gbit/s, as in Topology::path.
 constexpr double kUnknownNicBytesPerS = 1.25e9;
-// What the ranks do for a message besides copying, on a processor of today: little when it fits a
-// lane (transport/lane.h), more when it goes through a ring.
-constexpr double kLaneSeconds = 0.05e-6;
-constexpr double kRingSeconds = 0.2e-6;
-constexpr double kLaneBytesMax = 4096;
+// What the ranks do for a message or signal besides copying, on a processor of today: little in a
+// program of messages that fit a lane (transport/lane.h), which are compiled to strips, more in
+// any other. Fitted to calls of 8 KiB to 128 KiB between two ranks (docs/choice.md).
+constexpr double kStripSeconds = 0.05e-6;
+constexpr double kStepSeconds = 0.6e-6;
 // Each further channel costs its own bookkeeping in every visit.
 constexpr double kChannelSeconds = 0.3e-6;
 
@@ -91,21 +91,24 @@ double peer_rate(const Speeds& speeds, double bytes) {
 
 /// What one host charges.
 struct Prices {
-  double round_s = 0, message_byte_s = 0, peer_byte_s = 0, local_byte_s = 0, memory_s = 0;
+  double round_s = 0, message_byte_s = 0, shared_byte_s = 0, peer_byte_s = 0, local_byte_s = 0,
+         memory_s = 0;
 
   void raise(const Prices& other) {
     round_s = std::max(round_s, other.round_s);
     message_byte_s = std::max(message_byte_s, other.message_byte_s);
+    shared_byte_s = std::max(shared_byte_s, other.shared_byte_s);
     peer_byte_s = std::max(peer_byte_s, other.peer_byte_s);
     local_byte_s = std::max(local_byte_s, other.local_byte_s);
     memory_s = std::max(memory_s, other.memory_s);
   }
 };
 
-/// `piece`: bytes that a rank takes from a peer at a time; `channels`: messages under way at a
-/// time. They share the way between the cores, but one thread looks after all of them.
+/// `piece`: bytes that a rank takes from a peer at a time; `strip`: may the program be one;
+/// `channels`: messages under way at a time. They share the way between the cores, but one thread
+/// looks after all of them.
 Prices prices_of(const plan::Request& request, const Topology& topology, int h, double piece,
-                 int channels) {
+                 bool strip, int channels) {
   const Host& host = topology.hosts()[static_cast<size_t>(h)];
   const double ranks = static_cast<double>(topology.ranks_of_host(h).size());
   const double cores = std::max(1, host.cores);
@@ -113,21 +116,20 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   const Speeds& speeds = host.speeds;
   if (!speeds.known()) {
     const double inner = turns / host.inner_bytes_per_s, copy = turns / host.copy_bytes_per_s;
-    return {turns * host.inner_alpha_s, inner, inner, copy, 0};
+    return {turns * host.inner_alpha_s, inner, copy, inner, copy, 0};
   }
   Prices prices;
-  const double message =
-      piece <= static_cast<double>(transport::kLaneBytesMax) ? kLaneSeconds : kRingSeconds;
-  prices.round_s = speeds.signal_s + turns * channels * message;
+  prices.round_s = speeds.signal_s + turns * channels * (strip ? kStripSeconds : kStepSeconds);
   // Everyone else on the core has a turn before the one who waits.
   if (turns > 1) prices.round_s += turns * speeds.yield_s;
   const double copy = turns / speeds.copy_bytes_per_s;
   prices.peer_byte_s = turns / peer_rate(speeds, piece);
-  // Small messages are copied in the caches. Large ones go past them into the ring, by streaming
-  // stores, and come back from memory.
-  prices.message_byte_s = piece <= static_cast<double>(transport::kLaneBytesMax)
-                              ? copy + prices.peer_byte_s
-                              : turns * 4 / speeds.core_streaming_bytes_per_s;
+  // A message's bytes are written where the peer reads them, and read there. A lane has little room
+  // for them, which comes around at once: its writer waits for lines that the reader still holds.
+  const double message_byte = turns / speeds.message_bytes_per_s;
+  const bool by_lane = piece <= static_cast<double>(transport::kLaneBytesMax);
+  prices.message_byte_s = by_lane ? 2 * message_byte : message_byte;
+  prices.shared_byte_s = std::max(copy, message_byte - turns / speeds.peer_small_bytes_per_s);
   prices.local_byte_s = copy;
   const double touched = memory_bytes(request, topology, h);
   const double busy = std::min(ranks, cores);
@@ -146,16 +148,19 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
                   const plan::Tuning& tuning) {
   const double messages = std::max(1.0, cost.inner_rounds);
   const double piece = (cost.inner_bytes + cost.peer_bytes) / messages;
+  const bool strip = piece <= static_cast<double>(transport::kLaneBytesMax) &&
+                     cost.peer_bytes == 0 && tuning.channels == 1;
   Prices most;
   double nic_byte = 0;
   for (const int h : topology.used_hosts()) {
-    most.raise(prices_of(request, topology, h, piece, tuning.channels));
+    most.raise(prices_of(request, topology, h, piece, strip, tuning.channels));
     for (const int r : topology.ranks_of_host(h))
       nic_byte = std::max(
           nic_byte, 1 / nic_speed(topology.hosts()[static_cast<size_t>(h)], topology.rank(r).nic));
   }
   return cost.inner_rounds * most.round_s + cost.inner_bytes * most.message_byte_s +
-         cost.peer_bytes * most.peer_byte_s + cost.local_bytes * most.local_byte_s + most.memory_s +
+         cost.shared_bytes * most.shared_byte_s + cost.peer_bytes * most.peer_byte_s +
+         cost.local_bytes * most.local_byte_s + most.memory_s +
          cost.outer_rounds * topology.network_alpha_s() + cost.outer_bytes * nic_byte +
          cost.spine_bytes * (topology.oversubscription() - 1) * nic_byte +
          (tuning.channels - 1) * kChannelSeconds;

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cassert>
 
+#include "base/caches.h"
 #include "base/clock.h"
 
 namespace railccl::runtime {
@@ -49,9 +50,9 @@ Status Execution::bind() {
       inputs = std::max<size_t>(inputs, step.source_count + 1);
       outputs = std::max<size_t>(outputs, step.target_count + 1);
       if (is_local(step.verb) || step.peer == kHere) continue;
-      // Peers look at scratch between signals only.
-      shares_scratch_ |= step.verb == Verb::signal;
       RAILCCL_TRY(Wire * wire, wires_.wire(step.peer, static_cast<int>(c)));
+      // Peers look at scratch between signals only.
+      shares_scratch_ |= step.verb == Verb::signal || step.verb == Verb::wait;
       step_wires_[c][s] = wire;
       media_ |= 1u << wire->medium();
       auto& list = channel_wires_[c];
@@ -64,6 +65,11 @@ Status Execution::bind() {
         each_slice(step, [&](const Slice& slice) { note_peer_memory(slice, loop.iterations); });
       }
   }
+  turn_bytes_ = (program_.scratch_elements * element_ + 63) / 64 * 64;
+  // All ranks that look into each other's scratch have the same (the checker proves it), and make
+  // the same calls.
+  if (shares_scratch_ && turn_bytes_ > 0)
+    turns_ = std::max<size_t>(1, kForgottenBytes / turn_bytes_);
   inputs_.resize(inputs);
   outputs_.resize(outputs);
   store_ = store_of_results();
@@ -127,17 +133,15 @@ Status Execution::begin(const Operation& operation) {
   scaling_ = operation.scaling;
   open_peers_ = operation.peers;
   assert(!reaches_buffers_ || open_peers_ != nullptr);
-  RAILCCL_TRY(scratch_, wires_.scratch(program_.scratch_elements * element_));
+  turn_offset_ = sequence_ % turns_ * turn_bytes_;
+  RAILCCL_TRY(scratch_, wires_.scratch(turns_ * turn_bytes_));
+  scratch_ += turn_offset_;
   std::optional<Strip>& strip =
       scaling_.pre.kind == kernels::Scale::Kind::none ? plain_strip_ : scaled_strip_;
   strip_ = strip ? &*strip : nullptr;
   if (strip_ != nullptr) {
     strip_->begin(sequence_, {input_, output_, scratch_}, scaling_);
     return ok();
-  }
-  if (shares_scratch_) {
-    way_ = habit_.way();
-    started_ns_ = now_ns();
   }
   for (size_t c = 0; c < cursors_.size(); c++) {
     cursors_[c] = Cursor();
@@ -180,7 +184,6 @@ Outcome Execution::step() {
     }
     outcome.done &= cursors_[c].done;
   }
-  if (outcome.done && shares_scratch_) habit_.learn(way_, now_ns() - started_ns_);
   return outcome;
 }
 
@@ -283,12 +286,18 @@ Result<Execution::Progress> Execution::perform_local(Cursor& cursor, const Step&
   outputs_[0] = address(step.dst, i) + at;
   for (uint32_t t = 0; t < step.target_count; t++)
     outputs_[t + 1] = address(program_.targets[step.first_target + t], i) + at;
+  transport::StoreHabit::Way way;
+  if (shared_bulk(step.dst, piece * element_)) way = habit_.next();
+  scratch_store_ = way.streaming ? kernels::Store::streaming : kernels::Store::cached;
+  const int64_t start = way.timed ? now_ns() : 0;
   if (step.source_count > 0 && step.pre && reaches_buffers_ &&
       scaling_.pre.kind != kernels::Scale::Kind::none) {
     combine_scaled(step, piece, post);
   } else {
     combine(step, piece, post);
   }
+  if (way.timed) habit_.took(piece * element_, now_ns() - start);
+  scratch_store_ = kernels::Store::cached;
   cursor.elements += piece;
   cursor.budget -= std::min<size_t>(cursor.budget, piece * element_);
   return cursor.elements == count ? Progress::finished : Progress::partial;
@@ -311,13 +320,12 @@ void Execution::combine(const Step& step, uint64_t count, const kernels::Scale& 
   if (step.verb == Verb::reduce || scaled)
     return kernels::reduce_to(outputs_.data(), outputs, inputs_.data(), sources, count,
                               program_.request.datatype, program_.request.op, pre, post,
-                              store_in(step.dst, count * element_));
+                              store_in(step.dst));
   // Of a call in place, what is there already stays.
   const auto end = std::remove(outputs_.begin(), outputs_.begin() + outputs, inputs_[0]);
   outputs = static_cast<int>(end - outputs_.begin());
   if (outputs > 0)
-    kernels::copy_to(outputs_.data(), outputs, inputs_[0], count * element_,
-                     store_in(step.dst, count * element_));
+    kernels::copy_to(outputs_.data(), outputs, inputs_[0], count * element_, store_in(step.dst));
 }
 
 /// The same where contributions of several ranks are to be scaled, each by its own factor: kernels
@@ -338,7 +346,7 @@ void Execution::combine_scaled(const Step& step, uint64_t count, const kernels::
     }
     kernels::reduce_to(outputs_.data(), static_cast<int>(step.target_count) + 1, pieces_.data(),
                        static_cast<int>(step.source_count) + 1, n, type, program_.request.op,
-                       pre_of(step, step.src), post, store_in(step.dst, n * element_));
+                       pre_of(step, step.src), post, store_in(step.dst));
     for (uint32_t t = 0; t <= step.target_count; t++)
       outputs_[t] = static_cast<std::byte*>(outputs_[t]) + n * element_;
   }
@@ -368,7 +376,7 @@ Result<Execution::Progress> Execution::perform_recv(Cursor& cursor, const Step& 
   const size_t want =
       std::min<uint64_t>(bytes - cursor.elements, std::max<size_t>(cursor.budget, 1));
   size_t got = 0;
-  if (wire.in_place_view() && store_in(step.dst, want) == kernels::Store::streaming) {
+  if (wire.in_place_view() && store_in(step.dst) == kernels::Store::streaming) {
     RAILCCL_TRY(const std::span<const std::byte> view, wire.peek_elements(want, 1));
     kernels::copy(dst + cursor.elements, view.data(), view.size(), kernels::Store::streaming);
     wire.consume_elements(view.size());
@@ -407,7 +415,7 @@ Result<Execution::Progress> Execution::perform_recv_reduce(Cursor& cursor, const
     kernels::reduce(address(step.dst, cursor.iteration) + at, inputs, 2, view.size() / element_,
                     program_.request.datatype, program_.request.op,
                     step.pre ? scaling_.pre : kNoScale, step.post ? scaling_.post : kNoScale,
-                    store_in(step.dst, view.size()));
+                    store_in(step.dst));
     cursor.elements += view.size() / element_;
     cursor.budget -= std::min(cursor.budget, view.size());
     wire.consume_elements(view.size());
@@ -528,7 +536,7 @@ std::byte* Execution::base_of(const Slice& slice) const {
   }
   if (slice.owner == kHere || slice.owner == program_.rank) return scratch_;
   for (const PeerMemory& peer : peers_)
-    if (peer.rank == slice.owner) return peer.base;
+    if (peer.rank == slice.owner) return peer.base + turn_offset_;
   return nullptr;
 }
 
@@ -540,7 +548,8 @@ Result<bool> Execution::map_peers(const Step& step) {
     for (PeerMemory& peer : peers_) {
       if (peer.rank != slice.owner) continue;
       if (peer.base == nullptr) {
-        RAILCCL_TRY(peer.base, wires_.peer_scratch(peer.rank, peer.bytes));
+        RAILCCL_TRY(peer.base,
+                    wires_.peer_scratch(peer.rank, (turns_ - 1) * turn_bytes_ + peer.bytes));
       }
       return peer.base != nullptr;
     }

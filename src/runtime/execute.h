@@ -22,9 +22,9 @@
 
 #include "kernels/kernels.h"
 #include "plan/plan.h"
-#include "runtime/habit.h"
 #include "runtime/strip.h"
 #include "runtime/wires.h"
+#include "transport/store_habit.h"
 
 namespace railccl::runtime {
 
@@ -91,7 +91,6 @@ class Execution {
 
  private:
   static constexpr size_t kBytesPerVisit = 256 << 10;
-  static constexpr size_t kShareStreaming = 8 << 10;
 
   enum class Progress : uint8_t { blocked, partial, finished };
 
@@ -108,7 +107,7 @@ class Execution {
 
   struct PeerMemory {
     int rank = -1;
-    size_t bytes = 0;  // as far as this program looks
+    size_t bytes = 0;  // as far as this program looks, in one turn
     std::byte* base = nullptr;
   };
 
@@ -131,13 +130,13 @@ class Execution {
   bool elsewhere(const plan::Slice& slice) const {
     return slice.owner != plan::kHere && slice.owner != program_.rank;
   }
-  /// How `bytes` go there. Scratch that peers read is like a ring (transport/ring.h): they have had
-  /// its lines last, and an ordinary store waits for each, which may take longer than the way
-  /// through memory that streaming stores take. That depends on the cores: it is tried out.
-  kernels::Store store_in(const plan::Slice& slice, size_t bytes) const {
-    if (slice.buffer == plan::Buffer::output) return store_;
-    return way_ == 1 && bytes >= kShareStreaming ? kernels::Store::streaming
-                                                 : kernels::Store::cached;
+  /// Is that memory where peers look, and enough of it for streaming stores to be worth a thought?
+  bool shared_bulk(const plan::Slice& slice, size_t bytes) const {
+    return shares_scratch_ && slice.buffer == plan::Buffer::scratch &&
+           bytes >= transport::StoreHabit::kLeastBytes;
+  }
+  kernels::Store store_in(const plan::Slice& slice) const {
+    return slice.buffer == plan::Buffer::output ? store_ : scratch_store_;
   }
   Result<Progress> perform_send(Cursor& cursor, const plan::Step& step, Wire& wire);
   Result<Progress> perform_recv(Cursor& cursor, const plan::Step& step, Wire& wire);
@@ -174,15 +173,14 @@ class Execution {
   std::vector<std::vector<Wire*>> channel_wires_;  // [channel]: those that it sends on
   unsigned media_ = 0;
   std::vector<PeerMemory> peers_;
-  std::vector<uint32_t> local_signals_;            // [from][to]: given and not yet taken
-  std::vector<const void*> inputs_;                // of one copy or reduce
-  std::vector<void*> outputs_;                     // of one copy or reduce
-  kernels::Store store_ = kernels::Store::cached;  // into outputs
-  bool shares_scratch_ = false;                    // peers may read it
-  Habit habit_;                                    // 0: ordinary stores there, 1: streaming ones
-  int way_ = 0;                                    // of the current run
-  int64_t started_ns_ = 0;
-  bool reaches_buffers_ = false;  // peers' inputs or outputs
+  std::vector<uint32_t> local_signals_;                    // [from][to]: given and not yet taken
+  std::vector<const void*> inputs_;                        // of one copy or reduce
+  std::vector<void*> outputs_;                             // of one copy or reduce
+  kernels::Store store_ = kernels::Store::cached;          // into outputs
+  bool shares_scratch_ = false;                            // peers read it
+  transport::StoreHabit habit_;                            // of stores there
+  kernels::Store scratch_store_ = kernels::Store::cached;  // of the current step
+  bool reaches_buffers_ = false;                           // peers' inputs or outputs
   // Contributions of peers that the operator scales, piece by piece: kScaledPiece for each.
   static constexpr size_t kScaledPiece = 4 << 10;
   std::vector<std::byte> scaled_;
@@ -196,6 +194,9 @@ class Execution {
   const std::byte* input_ = nullptr;
   std::byte* output_ = nullptr;
   std::byte* scratch_ = nullptr;
+  size_t turn_bytes_ = 0;   // of scratch, in one of
+  size_t turns_ = 1;        // that shared scratch is used in, call by call
+  size_t turn_offset_ = 0;  // of the current run
   const PeerBuffers* open_peers_ = nullptr;
   kernels::Scaling scaling_;
   std::optional<Mismatch> mismatch_;

@@ -16,6 +16,7 @@
 #include <system_error>
 #include <thread>
 
+#include "base/caches.h"
 #include "base/clock.h"
 #include "base/owners.h"
 #include "kernels/kernels.h"
@@ -293,6 +294,55 @@ Result<double> peer_rate(int writer, int reader, size_t bytes, const Sampling& s
   return good_rate(samples);
 }
 
+/// Bytes per second of messages that two threads send each other at the same time, in pieces,
+/// through memory that comes around as late as in transport/shm.
+Result<double> message_rate(int first, int second, kernels::Store store, const Sampling& sampling,
+                            const Deadline& deadline) {
+  constexpr size_t kMessage = 128 << 10, kPiece = 16 << 10;
+  struct Side {
+    alignas(64) std::atomic<uint32_t> pieces{0};  // there, of all messages
+    Buffer ring{kForgottenBytes}, input{kMessage}, output{kMessage};
+  };
+  Side sides[2];
+  for (const Side& side : sides)
+    if (!side.ring || !side.input || !side.output) return out_of_memory();
+  std::vector<double> samples;
+  std::atomic<uint32_t> last{kStop - 1};  // message
+  RAILCCL_CHECK(on_cpus({first, second}, [&](size_t me) {
+    Side &mine = sides[me], &theirs = sides[1 - me];
+    const Deadline end = Deadline::after_ms(sampling.budget_ms);
+    uint32_t pieces = 0;
+    for (uint32_t message = 0; message <= last.load(std::memory_order_relaxed); message++) {
+      const int64_t start = now_ns();
+      const size_t base = message * kMessage % kForgottenBytes;
+      for (size_t at = 0; at < kMessage; at += kPiece) {
+        kernels::copy(mine.ring.get() + base + at, mine.input.get() + at, kPiece, store);
+        pieces++;
+        // Release, partner: the acquire of the loop below.
+        mine.pieces.store(pieces, std::memory_order_release);
+        uint32_t seen;
+        for (uint32_t i = 1; (seen = theirs.pieces.load(std::memory_order_acquire)) < pieces; i++) {
+          relax();
+          if (i % 1024 == 0 && deadline.passed()) return;
+          if (i > 1 << 16) sched_yield();
+        }
+        kernels::copy(mine.output.get() + at, theirs.ring.get() + base + at, kPiece,
+                      kernels::Store::cached);
+      }
+      if (me != 0) continue;
+      // The first time around all lines are new.
+      if (message >= kForgottenBytes / kMessage)
+        samples.push_back(static_cast<double>(kMessage) / seconds_since(start));
+      // Ahead of the other, which is to see it in time.
+      if (static_cast<int>(samples.size()) == sampling.samples || end.passed())
+        last.store(std::min(last.load(std::memory_order_relaxed), message + 1),
+                   std::memory_order_relaxed);
+    }
+  }));
+  if (samples.empty()) return Status(Code::timeout, "messages took too long to cross");
+  return good_rate(samples);
+}
+
 /// Bytes of each of the two buffers of each of `threads` threads: together well outside the last
 /// level of cache, wherever the threads are, and within what memory there is.
 size_t memory_bytes(size_t threads, uint64_t last_level_cache_bytes) {
@@ -424,10 +474,15 @@ Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_b
                 peer_rate(first, second, kPeerSmallBytes, sampling(40), deadline));
     RAILCCL_TRY(speeds.peer_large_bytes_per_s,
                 peer_rate(first, second, kPeerLargeBytes, sampling(8), deadline));
+    for (const kernels::Store store : {kernels::Store::cached, kernels::Store::streaming}) {
+      RAILCCL_TRY(const double rate, message_rate(first, second, store, sampling(60), deadline));
+      speeds.message_bytes_per_s = std::max(speeds.message_bytes_per_s, rate);
+    }
   } else {
     // One core: what another rank wrote is in its own cache, and a flag waits for a turn.
     speeds.signal_s = speeds.yield_s;
     speeds.peer_small_bytes_per_s = speeds.peer_large_bytes_per_s = speeds.copy_bytes_per_s;
+    speeds.message_bytes_per_s = speeds.copy_bytes_per_s / 2;
   }
   const size_t bytes = memory_bytes(spread.size(), last_level_cache_bytes);
   const Sampling memory = {1 + times, times * 40};

@@ -1,8 +1,6 @@
 // Member: life and death of a communicator, and its single calls.
 #include "runtime/member.h"
 
-#include <sched.h>
-
 #include <algorithm>
 
 #include "base/log.h"
@@ -130,9 +128,10 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     parts_ = std::move(made).value();
     alarm_->set(parts_.wires.get());
     const topology::Host& host = parts_.topology.host_of(rank());
-    patience_.begin(parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
-                    static_cast<size_t>(host.cores));
-    open_buffers_ = std::make_unique<OpenBuffers>(*parts_.wires);
+    const bool crowded = parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
+                         static_cast<size_t>(host.cores);
+    patience_.begin(crowded);
+    open_buffers_ = std::make_unique<OpenBuffers>(*parts_.wires, crowded);
     for (int c = 0; c < kCollectiveCount && size() > 1; c++)
       has_open_[static_cast<size_t>(c)] =
           parts_.chooser->has_open(static_cast<Collective>(c), parts_.topology);
@@ -283,12 +282,12 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
                        .output = call.output,
                        .scaling = kernels::scaling_of(call.request.op, call.request.datatype,
                                                       size(), call.factor)});
-  int idle = 0;
+  Wait wait(patience_);
   if (begun.is_ok() && execution.is_strip()) {
-    for (; idle <= patience_.spins() + patience_.yields(); idle++) {
+    do {
       const Strip::State state = execution.step_strip();
       if (state == Strip::State::done) {
-        if (idle > 0) patience_.learn(idle);
+        wait.over();
         wires().ring();
         control().note_done(sequence);
         note_choice(*plan);
@@ -297,19 +296,12 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
       }
       if (state == Strip::State::differs || failed_here()) break;
       // Who has not answered by now may be asleep.
-      if (idle == kRingAfter) wires().ring();
-      if (idle < patience_.spins()) {
-        // A pause also where the answer is close: looking at a line takes it from its writer.
-        relax_core();
-      } else {
-        wires().ring();
-        sched_yield();
-      }
-    }
+      if (wait.looks() == kRingAfter || wait.will_yield()) wires().ring();
+    } while (wait.stay_awake());
   }
   Share share(*this, call, ticket, plan, sequence);
   if (!begun.is_ok()) share.fail(begun);
-  return run(std::span<Share>(&share, 1), idle);
+  return run(std::span<Share>(&share, 1), wait);
 }
 
 Result<ReadyPlan*> Member::plan_for(const plan::Request& request, bool open) {

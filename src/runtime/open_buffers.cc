@@ -14,8 +14,9 @@ constexpr uint64_t kWhereMask = (uint64_t{1} << kFlagShift) - 1;
 
 }  // namespace
 
-OpenBuffers::OpenBuffers(Wires& wires)
+OpenBuffers::OpenBuffers(Wires& wires, bool crowded)
     : wires_(wires),
+      always_bytes_(crowded ? kAlwaysCrowdedBytes : kAlwaysBytes),
       talks_(static_cast<size_t>(wires.ranks())),
       peers_(static_cast<size_t>(wires.ranks())) {
   for (int r = 0; r < wires_.ranks(); r++) {
@@ -32,8 +33,7 @@ OpenBuffers::Experience& OpenBuffers::experience(plan::Request request) {
 }
 
 bool OpenBuffers::worth_asking(const plan::Request& request) {
-  // Beside a large call the question costs nothing that could be measured.
-  if (one_process_ || plan::bytes_of(request) >= kAlwaysBytes) return true;
+  if (one_process_ || plan::bytes_of(request) >= always_bytes_) return true;
   Experience& its = experience(request);
   if (its.skip == 0) return true;
   its.skip--;

@@ -48,7 +48,8 @@ class OpenBuffers {
     kernels::Scale pre;  // of this rank's contribution
   };
 
-  explicit OpenBuffers(Wires& wires);
+  /// `crowded`: there are more ranks than cores, so that every exchange waits for turns.
+  explicit OpenBuffers(Wires& wires, bool crowded = false);
 
   /// Is it time to ask for a call of this kind? To be asked once for every call that may be open;
   /// gives the same answer on all ranks.
@@ -122,7 +123,8 @@ class OpenBuffers {
     bool refused = false;    // somebody cannot
   };
 
-  static constexpr uint64_t kAlwaysBytes = 64 << 10;
+  // Beside a call of that size the question costs nothing that could be measured.
+  static constexpr uint64_t kAlwaysBytes = 64 << 10, kAlwaysCrowdedBytes = 1 << 20;
 
   /// How a kind of call has fared.
   struct Experience {
@@ -154,6 +156,7 @@ class OpenBuffers {
   Header header() const;
 
   Wires& wires_;
+  uint64_t always_bytes_;
   bool one_process_ = true;
   std::vector<Talk> talks_;  // by rank; the own one is not used
   std::vector<Execution::PeerBuffers> peers_;

@@ -136,6 +136,7 @@ topology::Speeds ordinary_speeds() {
   speeds.reduce_bytes_per_s = 35e9;
   speeds.peer_small_bytes_per_s = 20e9;
   speeds.peer_large_bytes_per_s = 15e9;
+  speeds.message_bytes_per_s = 10e9;
   speeds.core_traffic_bytes_per_s = speeds.core_streaming_bytes_per_s = 20e9;
   speeds.host_traffic_bytes_per_s = speeds.host_streaming_bytes_per_s = 30e9;
   return speeds;
@@ -143,9 +144,9 @@ topology::Speeds ordinary_speeds() {
 
 TEST(Cost, FollowsWhatWasMeasured) {
   const topology::Topology usual = measured_host(2, 2, ordinary_speeds());
-  plan::Cost rounds, messages, loads, copies;
+  plan::Cost rounds, messages, loads, layouts, copies;
   rounds.inner_rounds = 10;
-  messages.inner_bytes = loads.peer_bytes = copies.local_bytes = 1e6;
+  messages.inner_bytes = loads.peer_bytes = layouts.shared_bytes = copies.local_bytes = 1e6;
   const auto price = [](const plan::Cost& cost, const topology::Topology& topology,
                         uint64_t count = 1000, int channels = 1) {
     return runtime::seconds_of(cost, sum_request(count), topology, {channels, 1 << 14});
@@ -160,6 +161,9 @@ TEST(Cost, FollowsWhatWasMeasured) {
   // A message is copied out and taken in, a load is only taken in, a copy meets no peer.
   EXPECT_GT(price(messages, usual), price(loads, usual));
   EXPECT_GT(price(loads, usual), price(copies, usual));
+  EXPECT_GT(price(layouts, usual), price(copies, usual));
+  EXPECT_GT(price(layouts, with(&Speeds::message_bytes_per_s, 0.5)), price(layouts, usual));
+  EXPECT_GT(price(messages, with(&Speeds::message_bytes_per_s, 0.5)), price(messages, usual));
   EXPECT_GT(price(loads, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(loads, usual));
   EXPECT_EQ(price(copies, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(copies, usual));
   // With two ranks to a core everyone waits for turns.

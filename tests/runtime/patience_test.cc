@@ -1,11 +1,38 @@
-// Shows how waiting learns: what pays is done longer, what does not is given up, within limits, and
-// a wait of one kind after many of the other brings it back step by step.
+// Shows how waiting learns, in a world with a clock of its own: what pays is done longer, what does
+// not is given up, within limits, and a wait of one kind after many of the other brings it back.
 #include "runtime/patience.h"
 
 #include <gtest/gtest.h>
 
 namespace railccl::runtime {
 namespace {
+
+/// Time passes by what is done in it.
+struct World {
+  static inline int64_t time = 0, yield_ns = 0;
+  static inline int relaxed = 0, yielded = 0;
+  static int64_t now() { return time; }
+  static void relax() { relaxed++; }
+  static void yield() {
+    yielded++;
+    time += yield_ns;
+  }
+  static void begin(int64_t ns) {
+    time = 1;
+    yield_ns = ns;
+    relaxed = yielded = 0;
+  }
+};
+using TestWait = WaitIn<World>;
+
+/// Waits until it is time to sleep; the looks it took.
+int wait_in_vain(TestWait& wait) {
+  while (wait.stay_awake()) {
+    EXPECT_LT(wait.looks(), 1'000'000);
+    if (wait.looks() >= 1'000'000) break;
+  }
+  return wait.looks();
+}
 
 TEST(Patience, StartsByTheNumberOfRanks) {
   EXPECT_GT(Patience().spins(), 1000);
@@ -44,36 +71,87 @@ TEST(Patience, LearnsNothingFromWaitsThatWereNone) {
   for (int i = 0; i < 8; i++) patience.learn(patience.spins());
   while (patience.spins() > 100) patience.learn(patience.spins() + 1);
   const int spins = patience.spins();
-  const int yields = patience.yields();
   for (int i = 0; i < 100; i++) patience.learn(spins / 8);
   EXPECT_EQ(patience.spins(), spins);
-  EXPECT_EQ(patience.yields(), yields);
   patience.learn(spins / 8 + 1);
   EXPECT_EQ(patience.spins(), 2 * spins);
 }
 
-TEST(Patience, YieldsAsLongAsYieldsBringTheNews) {
+TEST(Patience, SpinsThenYieldsThenSleeps) {
   Patience patience(true);
-  const auto yielded = [&] { return patience.spins() + patience.yields(); };
-  const int most = patience.yields();
-  for (int i = 0; i < 50; i++) patience.learn(yielded() + 1);  // slept
-  const int least = patience.yields();
-  EXPECT_GT(least, 0);
-  EXPECT_LT(least, most);
-  patience.learn(yielded());
-  EXPECT_EQ(patience.yields(), 2 * least);
-  for (int i = 0; i < 50; i++) patience.learn(yielded());
-  EXPECT_EQ(patience.yields(), most);
-  patience.learn(yielded() + 1);
-  EXPECT_EQ(patience.yields(), most / 2);
+  World::begin(1000);
+  TestWait wait(patience);
+  const int spins = patience.spins();
+  for (int i = 0; i < spins; i++) {
+    EXPECT_FALSE(wait.will_yield());
+    EXPECT_TRUE(wait.stay_awake());
+  }
+  EXPECT_EQ(World::relaxed, spins);
+  EXPECT_EQ(World::yielded, 0);
+  EXPECT_TRUE(wait.will_yield());
+  wait_in_vain(wait);
+  EXPECT_EQ(World::yielded, Patience::kYieldNs / 1000);
+  // It sleeps on until the wait is over; the next one begins anew.
+  EXPECT_FALSE(wait.stay_awake());
+  wait.over();
+  EXPECT_EQ(wait.looks(), 0);
+  EXPECT_TRUE(wait.stay_awake());
 }
 
-TEST(Patience, EndedSpinsLeaveTheYieldsAlone) {
+TEST(Patience, YieldsByWhatTheyCostNotByNumber) {
+  Patience patience(true);
+  for (const int64_t ns : {100, 500, 1000, 10'000, 200'000}) {
+    World::begin(ns);
+    TestWait wait(patience);
+    wait_in_vain(wait);
+    // What others used is not counted.
+    EXPECT_EQ(World::yielded, Patience::kYieldNs / std::min<int64_t>(ns, 1000));
+  }
+  // However many waits ended in sleep before, the next one yields as long.
+  for (int i = 0; i < 100; i++) patience.learn(100'000);
+  World::begin(1000);
+  TestWait wait(patience);
+  wait_in_vain(wait);
+  EXPECT_EQ(World::yielded, Patience::kYieldNs / 1000);
+}
+
+TEST(Patience, BesideABusyProgramItSleepsAtOnceAndTriesEverMoreRarely) {
+  Patience patience(true);
+  int waits = 0, last = 0, gap = 0, most = 0;
+  World::begin(3'000'000);
+  for (; waits < 10'000; waits++) {
+    const int before = World::yielded;
+    TestWait wait(patience);
+    wait_in_vain(wait);
+    wait.over();
+    ASSERT_LE(World::yielded - before, 1) << "one slice is lost at a time";
+    if (World::yielded == before) continue;
+    EXPECT_GE(waits - last, gap) << "at wait " << waits;
+    gap = waits - last;
+    last = waits;
+    most = std::max(most, gap);
+  }
+  EXPECT_LT(World::yielded, 30);
+  EXPECT_GT(World::yielded, 10) << "it must look again whether the program is gone";
+  // It is: the first wait that tries learns of it.
+  World::begin(1000);
+  for (waits = 0; World::yielded == 0; waits++) {
+    ASSERT_LE(waits, most);
+    TestWait wait(patience);
+    wait_in_vain(wait);
+    wait.over();
+  }
+  TestWait wait(patience);
+  EXPECT_TRUE(patience.yields());
+}
+
+TEST(Patience, AShortWaitCostsNoLookAtTheClock) {
   Patience patience;
-  for (int i = 0; i < 5; i++) patience.learn(100'000);  // slept
-  const int yields = patience.yields();
-  for (int i = 0; i < 20; i++) patience.learn(patience.spins());
-  EXPECT_EQ(patience.yields(), yields);
+  World::begin(1000);
+  World::time = -1;  // would be seen as a time long over
+  TestWait wait(patience);
+  for (int i = 0; i < patience.spins(); i++) EXPECT_TRUE(wait.stay_awake());
+  EXPECT_EQ(World::yielded, 0);
 }
 
 }  // namespace

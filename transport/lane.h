@@ -30,7 +30,7 @@
 
 namespace railccl::transport {
 
-inline constexpr size_t kLaneSlots = 8;
+inline constexpr size_t kLaneSlots = 32;
 inline constexpr size_t kLaneHeaderBytes = 24;
 inline constexpr size_t kLaneInline = 32;
 inline constexpr size_t kLaneBytesMax = 4096;

@@ -46,9 +46,13 @@ inline void relax_core() {
 /// time may be lost, which does no harm.
 class Patience {
  public:
-  /// `crowded`: there are more ranks than cores; be impatient to begin with.
+  /// `crowded`: there are more ranks than cores. Then waits begin impatient, and never spin for
+  /// longer than a yield takes: whoever spins keeps a rank from the core.
   explicit Patience(bool crowded = false) { begin(crowded); }
-  void begin(bool crowded) { set(&spins_, crowded ? kSpinsMin : kSpinsMax); }
+  void begin(bool crowded) {
+    set(&spins_most_, crowded ? kSpinsCrowded : kSpinsMax);
+    set(&spins_, crowded ? kSpinsMin : kSpinsMax);
+  }
 
   /// Fruitless looks before the first yield.
   int spins() const { return spins_.load(std::memory_order_relaxed); }
@@ -63,7 +67,7 @@ class Patience {
       const int left = sleepers_.load(std::memory_order_relaxed);
       if (left > 0) set(&sleepers_, left - 1);
     } else if (looks > spins / 8) {  // only a wait worth the name says something
-      set(&spins_, std::min(kSpinsMax, 2 * spins));
+      set(&spins_, std::min(spins_most_.load(std::memory_order_relaxed), 2 * spins));
     }
   }
   /// A yield took so long.
@@ -85,11 +89,12 @@ class Patience {
   static constexpr int64_t kSliceNs = 700'000;
 
  private:
-  static constexpr int kSpinsMax = 2000, kSpinsMin = 4;
+  static constexpr int kSpinsMax = 2000, kSpinsCrowded = 64, kSpinsMin = 4;
   static constexpr int kBackoffMin = 16, kBackoffMax = 1024;
   // Relaxed: nothing else depends on them.
   static void set(std::atomic<int>* value, int to) { value->store(to, std::memory_order_relaxed); }
   std::atomic<int> spins_{0};
+  std::atomic<int> spins_most_{0};
   std::atomic<int> sleepers_{0};  // waits to come that sleep without yielding
   std::atomic<int> backoff_{0};   // of these, how many it were the last time
 };

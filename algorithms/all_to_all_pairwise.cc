@@ -1,12 +1,17 @@
 // All-to-all, pairwise: in round i every rank sends to rank + i and receives from rank - i.
 //
 // Each block goes straight from input to output: p-1 blocks in and out per rank (the bound), no
-// scratch, p-1 rounds of which the sends are posted ahead. Channels share the rounds.
+// scratch, p-1 rounds. Sends lead receives by kLead rounds, so that few ranks need not wait for
+// each other in turn, and many do not all send to one. Channels share the rounds.
+#include <cmath>
+
 #include "algorithms/algorithm.h"
 #include "algorithms/rails.h"
 
 namespace railccl::algorithms {
 namespace {
+
+constexpr int kLead = 8;
 
 bool supports(const plan::Request& request, const topology::Topology&) {
   return request.collective == Collective::all_to_all;
@@ -22,8 +27,9 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
     cost.inner_bytes = std::max(cost.inner_bytes, static_cast<double>(local - 1) * block);
   }
   charge_all_to_all(topology, block, false, cost);
-  cost.inner_rounds = (most - 1.0) / tuning.channels;
-  cost.outer_rounds = static_cast<double>(topology.size() - most) / tuning.channels;
+  const double at_once = kLead * tuning.channels;
+  cost.inner_rounds = std::ceil((most - 1) / at_once);
+  cost.outer_rounds = std::ceil((topology.size() - most) / at_once);
   cost.local_bytes = block;
   return cost;
 }
@@ -36,11 +42,17 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
     return whole.block(static_cast<uint64_t>(r), static_cast<uint64_t>(ranks)).slice();
   };
   b.channel(0).copy(block(b.input(), rank), block(b.output(), rank));
-  for (int i = 1; i < ranks; i++) {
-    const int to = (rank + i) % ranks, from = (rank - i + ranks) % ranks;
+  const int lead = kLead * tuning.channels;
+  for (int i = 1; i < ranks + lead; i++) {
     b.channel(i % tuning.channels);
-    b.send(to, block(b.input(), to));
-    b.recv(from, block(b.output(), from));
+    if (i < ranks) {
+      const int to = (rank + i) % ranks;
+      b.send(to, block(b.input(), to));
+    }
+    if (i > lead) {
+      const int from = (rank - (i - lead) + ranks) % ranks;
+      b.recv(from, block(b.output(), from));
+    }
   }
   return std::move(b).take();
 }

@@ -6,8 +6,8 @@
 // all results were copied, the second after all contributions were read. A last meeting keeps a
 // rank from leaving while others read from it.
 //
-// Memory traffic (reads and writes, all p ranks): lay out 2(p-1)n, reduce (p+1)n, slot 2n, copy out
-// 2(p-1)n: (5p - 1) n, where (3p + 1) n would need inputs that peers can load, and 2pn all buffers.
+// Memory traffic (reads and writes, all p ranks): lay out 2(p-1)n, reduce (p+2)n, copy out
+// 2(p-1)n: (5p - 2) n, where (3p + 1) n would need inputs that peers can load, and 2pn all buffers.
 // 2 rounds of p-1 signals per chunk. Scratch: (p + 1) chunks per channel and turn.
 #include "algorithms/circle_cost.h"
 #include "algorithms/shared.h"
@@ -36,8 +36,7 @@ void shared_all_reduce(const Stage& stage, const Region& input, const Region& ou
     const Slice mine = target[static_cast<size_t>(me)].chunks(chunk);
     contributions.publish();
     meet(stage);
-    contributions.reduce_mine(mine);
-    b.copy(mine, result_of(me));
+    contributions.reduce_mine({result_of(me), mine});
     meet(stage);
     for (int i = 1; i < p; i++) {
       const int peer = (me + i) % p;
@@ -59,7 +58,8 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const int p = cost.size();
   const double n = static_cast<double>(plan::bytes_of(request));
   cost.everyone(1 + 2 * iterations_of(request.count, tuning, tuning.channels, p), 2 * n / p);
-  cost.local(n / p);
+  // The own block is read at home, but the result is laid out without being read: that cancels out.
+  if (p == 1) cost.local(n);
   return loaded(cost.total(), p == 1 ? 0 : n);
 }
 

@@ -22,7 +22,7 @@ void shared_reduce_scatter(const Stage& stage, const Blocks& input, const Region
   stage.on().loop(iterations, [&] {
     contributions.publish();
     meet(stage);
-    contributions.reduce_mine(output.chunks(chunk));
+    contributions.reduce_mine({output.chunks(chunk)});
     meet(stage);
   });
 }

@@ -61,12 +61,12 @@ class Contributions {
     }
   }
 
-  /// My block of everyone's input, reduced to `target`.
-  void reduce_mine(const Slice& target) const {
+  /// My block of everyone's input, reduced to all `targets`.
+  void reduce_mine(const std::vector<Slice>& targets) const {
     const int p = stage_.group.size(), me = stage_.group.me;
     std::vector<Slice> others;
     for (int i = 1; i < p; i++) others.push_back(slot_of((me + i) % p, me));
-    stage_.builder.reduce(raw(me), others, target, stage_.pre, stage_.post);
+    stage_.builder.reduce(raw(me), others, targets, stage_.pre, stage_.post);
   }
 
  private:

@@ -287,7 +287,7 @@ Result<Execution::Progress> Execution::perform_local(Cursor& cursor, const Step&
   for (uint32_t t = 0; t < step.target_count; t++)
     outputs_[t + 1] = address(program_.targets[step.first_target + t], i) + at;
   transport::StoreHabit::Way way;
-  if (shared_bulk(step.dst, piece * element_)) way = habit_.next();
+  if (shared_bulk(step, piece * element_)) way = habit_.next();
   scratch_store_ = way.streaming ? kernels::Store::streaming : kernels::Store::cached;
   const int64_t start = way.timed ? now_ns() : 0;
   if (step.source_count > 0 && step.pre && reaches_buffers_ &&
@@ -310,22 +310,46 @@ const kernels::Scale& Execution::pre_of(const Step& step, const Slice& slice) co
                                                            : scaling_.pre;
 }
 
-/// `count` elements from inputs_ to outputs_.
+bool Execution::shared_bulk(const Step& step, size_t bytes) const {
+  if (!shares_scratch_ || bytes < transport::StoreHabit::kLeastBytes) return false;
+  if (step.dst.buffer == Buffer::scratch) return true;
+  for (uint32_t t = 0; t < step.target_count; t++)
+    if (program_.targets[step.first_target + t].buffer == Buffer::scratch) return true;
+  return false;
+}
+
+/// `count` elements from inputs_ to outputs_. Where some outputs are to be streamed and others are
+/// not, those get a copy from the cache.
 void Execution::combine(const Step& step, uint64_t count, const kernels::Scale& post) {
   const kernels::Scale& pre = pre_of(step, step.src);
   const int sources = static_cast<int>(step.source_count) + 1;
-  int outputs = static_cast<int>(step.target_count) + 1;
+  const int outputs = static_cast<int>(step.target_count) + 1;
+  int cached = 0;
+  for (int i = 0; i < outputs; i++) {
+    const Slice& slice =
+        i == 0 ? step.dst : program_.targets[step.first_target + static_cast<uint32_t>(i) - 1];
+    if (store_in(slice) == kernels::Store::cached) std::swap(outputs_[cached++], outputs_[i]);
+  }
+  const bool mixed = cached > 0 && cached < outputs;
+  const kernels::Store store = cached > 0 ? kernels::Store::cached : kernels::Store::streaming;
+  const int first = mixed ? cached : outputs;
   const bool scaled =
       pre.kind != kernels::Scale::Kind::none || post.kind != kernels::Scale::Kind::none;
-  if (step.verb == Verb::reduce || scaled)
-    return kernels::reduce_to(outputs_.data(), outputs, inputs_.data(), sources, count,
-                              program_.request.datatype, program_.request.op, pre, post,
-                              store_in(step.dst));
-  // Of a call in place, what is there already stays.
-  const auto end = std::remove(outputs_.begin(), outputs_.begin() + outputs, inputs_[0]);
-  outputs = static_cast<int>(end - outputs_.begin());
-  if (outputs > 0)
-    kernels::copy_to(outputs_.data(), outputs, inputs_[0], count * element_, store_in(step.dst));
+  if (step.verb == Verb::reduce || scaled) {
+    kernels::reduce_to(outputs_.data(), first, inputs_.data(), sources, count,
+                       program_.request.datatype, program_.request.op, pre, post, store);
+  } else {
+    copy_input(outputs_.data(), first, count * element_, store);
+  }
+  if (!mixed) return;
+  inputs_[0] = outputs_[0];
+  copy_input(outputs_.data() + first, outputs - first, count * element_, kernels::Store::streaming);
+}
+
+/// inputs_[0] to all of those. Of a call in place, what is there already stays.
+void Execution::copy_input(void** to, int outputs, size_t bytes, kernels::Store store) {
+  void** const end = std::remove(to, to + outputs, inputs_[0]);
+  if (end != to) kernels::copy_to(to, static_cast<int>(end - to), inputs_[0], bytes, store);
 }
 
 /// The same where contributions of several ranks are to be scaled, each by its own factor: kernels

@@ -125,16 +125,14 @@ class Execution {
   Result<Progress> perform(int channel, const plan::Step& step);
   Result<Progress> perform_local(Cursor& cursor, const plan::Step& step);
   void combine(const plan::Step& step, uint64_t count, const kernels::Scale& post);
+  void copy_input(void** to, int outputs, size_t bytes, kernels::Store store);
   void combine_scaled(const plan::Step& step, uint64_t count, const kernels::Scale& post);
   const kernels::Scale& pre_of(const plan::Step& step, const plan::Slice& slice) const;
   bool elsewhere(const plan::Slice& slice) const {
     return slice.owner != plan::kHere && slice.owner != program_.rank;
   }
-  /// Is that memory where peers look, and enough of it for streaming stores to be worth a thought?
-  bool shared_bulk(const plan::Slice& slice, size_t bytes) const {
-    return shares_scratch_ && slice.buffer == plan::Buffer::scratch &&
-           bytes >= transport::StoreHabit::kLeastBytes;
-  }
+  /// Does the step write where peers look, and enough for streaming stores to be worth a thought?
+  bool shared_bulk(const plan::Step& step, size_t bytes) const;
   kernels::Store store_in(const plan::Slice& slice) const {
     return slice.buffer == plan::Buffer::output ? store_ : scratch_store_;
   }

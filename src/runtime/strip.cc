@@ -16,10 +16,9 @@ namespace {
 // A straight line longer than this gains nothing over the interpreter.
 constexpr size_t kStepsMax = 256;
 constexpr uint64_t kBytesMax = uint64_t{256} << 10;
-// A lane has room for at least so many messages once the peer has all of earlier runs, because
-// credits come in halves of it. A strip waits where it stands, without a queue: with more messages
-// than these two ranks could wait for room in each other's lanes for ever.
-constexpr int kSendsMax = transport::kLaneSlots - (transport::kLaneSlots / 2 - 1);
+// A strip waits where it stands, without a queue, so its lanes must have room for all that a plan
+// may have in flight; credits come in halves of a lane.
+static_assert(transport::kLaneSlots - (transport::kLaneSlots / 2 - 1) >= plan::kSendWindow);
 
 bool is_message(Verb verb) { return verb != Verb::copy && verb != Verb::reduce; }
 bool receives(Verb verb) {
@@ -78,12 +77,6 @@ std::optional<Strip> Strip::make(const plan::Program& program, const std::vector
         op.wire = wires[s];
         // Without a wire it is a signal between channels.
         if (op.wire == nullptr || !op.wire->by_lane(op.bytes)) return std::nullopt;
-        const auto is_before = [&](const Op& other) {
-          return other.wire == op.wire && is_message(other.verb) && !receives(other.verb);
-        };
-        if (!receives(op.verb) &&
-            std::count_if(strip.ops_.begin(), strip.ops_.end(), is_before) >= kSendsMax)
-          return std::nullopt;
         op.message_first = message_first(step, scaled, program.rank);
         const bool empty = step.verb == Verb::signal || step.verb == Verb::wait;
         op.header =

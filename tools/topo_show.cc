@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 #include <vector>
@@ -116,13 +117,26 @@ Node nic_node(const Topology& topology, size_t h, size_t n) {
   return {text, {}};
 }
 
+/// By the last-level cache, where any is known that not all ranks of the host share.
+std::map<int, std::vector<int>> by_cache(const Topology& topology, const std::vector<int>& ranks) {
+  std::map<int, std::vector<int>> caches;
+  for (const int r : ranks) {
+    const bool several = topology.domains_of_host(topology.rank(r).host) > 1;
+    caches[several ? topology.rank(r).cache : -1].push_back(r);
+  }
+  return caches;
+}
+
 /// What sits on NUMA node `numa` of host h (-1: what sits on none that is known).
 std::vector<Node> parts_on(const Topology& topology, size_t h, int numa) {
   const Host& host = topology.hosts()[h];
   std::vector<Node> nodes;
   const std::vector<int> plain =
       ranks_where(topology, h, [&](const Rank& rank) { return rank.gpu < 0 && rank.numa == numa; });
-  if (!plain.empty()) nodes.push_back({ranks_text(plain) + " on host memory", {}});
+  for (const auto& [cache, ranks] : by_cache(topology, plain))
+    nodes.push_back({ranks_text(ranks) + " on host memory" +
+                         (cache < 0 ? "" : fmt::format(", last-level cache of cpu {}", cache)),
+                     {}});
   for (size_t g = 0; g < host.gpus.size(); g++)
     if (host.gpus[g].numa == numa) nodes.push_back(gpu_node(topology, h, g));
   for (size_t n = 0; n < host.nics.size(); n++)
@@ -137,6 +151,8 @@ Node host_node(const Topology& topology, size_t h) {
       "host {}: {}, {}, {} last-level cache, {} inside", host.name,
       plural(static_cast<size_t>(host.cores), "core"), plural(host.numas.size(), "NUMA node"),
       bytes_text(host.last_level_cache_bytes), speed_text(host.inner_bytes_per_s));
+  const int domains = topology.domains_of_host(static_cast<int>(h));
+  if (domains > 1) node.text += fmt::format(", ranks in {} domains", domains);
   if (host.speeds.known()) node.children.push_back(speeds_node(host.speeds));
   for (size_t i = 0; i < host.numas.size(); i++)
     node.children.push_back(
@@ -267,6 +283,8 @@ std::string json_of(const Topology& topology) {
                      {"local", rank.local},
                      {"process", fmt::format("{:#x}", rank.process)},
                      {"numa", rank.numa},
+                     {"cache", rank.cache},
+                     {"domain", rank.domain},
                      {"gpu", rank.gpu},
                      {"nic", rank.nic},
                      {"rail", rank.rail},

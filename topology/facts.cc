@@ -17,6 +17,7 @@ std::string encode(const Facts& facts) {
   RecordWriter place("place");
   place.id("process", facts.process);
   if (facts.numa >= 0) place.integer("numa", facts.numa);
+  if (facts.cache >= 0) place.integer("cache", facts.cache);
   if (!facts.cpus.empty()) place.text("cpus", facts.cpus);
   if (facts.gpu >= 0) place.integer("gpu", facts.gpu);
   return text + place.line() + '\n';
@@ -49,6 +50,7 @@ Result<Facts> decode(std::string_view text) {
       place = true;
       record.id("process", facts.process);
       record.integer("numa", facts.numa, -1, static_cast<int>(facts.host.numas.size()) - 1);
+      record.integer("cache", facts.cache, -1, kCpuMax);
       record.text("cpus", facts.cpus);
       record.integer("gpu", facts.gpu, -1, static_cast<int>(facts.host.gpus.size()) - 1);
       return record.finish();

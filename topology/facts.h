@@ -19,6 +19,7 @@ struct Facts {
   Host host;
   uint64_t process = 0;  // process_id() of base/host_id.h
   int numa = -1;         // the NUMA node this rank is bound to; -1 when it may run on several
+  int cache = -1;        // its last-level cache, likewise; named by the lowest CPU that shares it
   std::string cpus;      // what it may run on, Linux list form
   int gpu = -1;          // index into host.gpus; -1 for a rank on host memory
   friend bool operator==(const Facts&, const Facts&) = default;

@@ -13,6 +13,7 @@ namespace railccl::topology {
 
 // Limits that keep a hostile text from asking for more than a machine could ever have.
 inline constexpr int kPartsPerHostMax = 1024;  // NUMA nodes, GPUs, NICs: each
+inline constexpr int kCpuMax = 1 << 20;        // the operating system's number of a CPU
 inline constexpr int kRailsMax = 4096;
 inline constexpr int kAddressesPerNicMax = 64;
 

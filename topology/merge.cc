@@ -141,6 +141,8 @@ Topology merge(const std::vector<Facts>& facts) {
     // Another rank of the host may see fewer NUMA nodes or GPUs (control groups): what it means by
     // an index that the describing rank lacks cannot be known.
     if (fact.numa < static_cast<int>(host.numas.size())) rank.numa = fact.numa;
+    // Caches go by numbers of the operating system, which mean the same to everyone.
+    rank.cache = fact.cache;
     if (fact.gpu < static_cast<int>(host.gpus.size())) rank.gpu = fact.gpu;
     ranks.push_back(rank);
   }

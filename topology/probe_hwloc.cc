@@ -43,15 +43,30 @@ std::string list_of(hwloc_const_bitmap_t bitmap) {
   return raw;
 }
 
-void add_last_level_cache(hwloc_topology_t topology, Host& host) {
+/// The depth of the last-level caches in hwloc's tree; -1 where there are none.
+int cache_depth(hwloc_topology_t topology) {
   for (const hwloc_obj_type_t level : {HWLOC_OBJ_L3CACHE, HWLOC_OBJ_L2CACHE, HWLOC_OBJ_L1CACHE}) {
     const hwloc_obj_t cache = hwloc_get_next_obj_by_type(topology, level, nullptr);
-    if (cache == nullptr || cache->attr->cache.size == 0) continue;
-    host.last_level_cache_bytes = cache->attr->cache.size;
-    host.cores_per_cache = std::max(
-        0, hwloc_get_nbobjs_inside_cpuset_by_type(topology, cache->cpuset, HWLOC_OBJ_CORE));
-    return;
+    if (cache != nullptr && cache->attr->cache.size > 0) return cache->depth;
   }
+  return -1;
+}
+
+void add_last_level_cache(hwloc_topology_t topology, int depth, Host& host) {
+  const hwloc_obj_t cache = hwloc_get_obj_by_depth(topology, depth, 0);
+  host.last_level_cache_bytes = cache->attr->cache.size;
+  host.cores_per_cache =
+      std::max(0, hwloc_get_nbobjs_inside_cpuset_by_type(topology, cache->cpuset, HWLOC_OBJ_CORE));
+}
+
+/// The cache that serves all CPUs the thread may run on, by the lowest CPU that shares it, those
+/// included that control groups hide from this process; -1 when several caches do.
+int cache_of(hwloc_topology_t topology, int depth, hwloc_const_bitmap_t bound) {
+  hwloc_obj_t cache = nullptr;
+  while ((cache = hwloc_get_next_obj_by_depth(topology, depth, cache)) != nullptr)
+    if (hwloc_bitmap_isincluded(bound, cache->cpuset))
+      return std::min(hwloc_bitmap_first(cache->complete_cpuset), kCpuMax);
+  return -1;
 }
 
 void add_numas(hwloc_topology_t topology, Facts& facts, NumaIndex& numas) {
@@ -80,13 +95,15 @@ int binding(hwloc_topology_t topology, hwloc_const_bitmap_t bound) {
 Status probe_hwloc(Facts& facts, NumaIndex& numas) {
   RAILCCL_TRY(const HwlocTopology topology, load());
   facts.host.cores = std::max(1, hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE));
-  add_last_level_cache(topology.get(), facts.host);
+  const int caches = cache_depth(topology.get());
+  if (caches >= 0) add_last_level_cache(topology.get(), caches, facts.host);
   add_numas(topology.get(), facts, numas);
   const Bitmap bound(hwloc_bitmap_alloc());
   if (bound != nullptr &&
       hwloc_get_cpubind(topology.get(), bound.get(), HWLOC_CPUBIND_THREAD) == 0) {
     facts.cpus = list_of(bound.get());
     facts.numa = binding(topology.get(), bound.get());
+    if (caches >= 0) facts.cache = cache_of(topology.get(), caches, bound.get());
   }
   return ok();
 }

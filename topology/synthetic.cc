@@ -21,6 +21,7 @@ struct Spec {
   std::vector<int> ranks;  // per host without GPUs
   std::vector<int> nics;
   std::vector<int> numas = {2};
+  std::vector<int> caches = {1};  // of each NUMA node
   int rails = -1;
   int cores = 64;
   double nic_bytes_per_s = 25e9;
@@ -121,6 +122,8 @@ const Key kKeys[] = {
      [](std::string_view v, Spec& s) { return parse_counts(v, 0, s.nics); }},
     {{"numas", "NUMA nodes of each host, like gpus (default 2)"},
      [](std::string_view v, Spec& s) { return parse_counts(v, 1, s.numas); }},
+    {{"caches", "last-level caches of each NUMA node, like gpus (default 1)"},
+     [](std::string_view v, Spec& s) { return parse_counts(v, 1, s.caches); }},
     {{"rails", "number of leaf switches (default: the most NICs a host has)"},
      [](std::string_view v, Spec& s) { return parse_count(v, 0, kRailsMax, s.rails); }},
     {{"cores", "cores of each host (default 64)"},
@@ -245,8 +248,11 @@ int value_of(const std::vector<int>& values, int h) {
 }
 
 Status check_lengths(const Spec& spec) {
-  const std::pair<const char*, const std::vector<int>*> lists[] = {
-      {"gpus", &spec.gpus}, {"ranks", &spec.ranks}, {"nics", &spec.nics}, {"numas", &spec.numas}};
+  const std::pair<const char*, const std::vector<int>*> lists[] = {{"gpus", &spec.gpus},
+                                                                   {"ranks", &spec.ranks},
+                                                                   {"nics", &spec.nics},
+                                                                   {"numas", &spec.numas},
+                                                                   {"caches", &spec.caches}};
   for (const auto& [name, list] : lists)
     if (list->size() > 1 && list->size() != static_cast<size_t>(spec.hosts))
       return Status(Code::invalid_argument, "{}: has {} values for {} hosts", name, list->size(),
@@ -300,6 +306,8 @@ Host make_host(const Spec& spec, int h) {
   host.copy_bytes_per_s =
       or_default(spec.copy_bytes_per_s, has_gpus ? kGpuCopyBytesPerS : kCpuCopyBytesPerS);
   host.inner_alpha_s = or_default(spec.inner_alpha_s, has_gpus ? kGpuInnerAlphaS : kCpuInnerAlphaS);
+  const int caches = value_of(spec.caches, h);
+  if (caches > 1) host.cores_per_cache = std::max(1, spec.cores / (numas * caches));
   for (int i = 0; i < numas; i++) {
     const int first = i * spec.cores / numas, last = (i + 1) * spec.cores / numas - 1;
     host.numas.push_back(
@@ -327,14 +335,17 @@ Topology build(const Spec& spec) {
   std::vector<Rank> ranks;
   for (int h = 0; h < spec.hosts; h++) {
     hosts.push_back(make_host(spec, h));
-    const int gpus = static_cast<int>(hosts.back().gpus.size());
+    const Host& host = hosts.back();
+    const int gpus = static_cast<int>(host.gpus.size());
     const int count = gpus > 0 ? gpus : value_of(spec.ranks, h);
-    const int numas = static_cast<int>(hosts.back().numas.size());
+    const int numas = static_cast<int>(host.numas.size());
+    const int caches = value_of(spec.caches, h);
     for (int i = 0; i < count; i++) {
       Rank rank;
       rank.host = h;
       rank.process = ranks.size() + 1;
       rank.numa = i * numas / count;
+      if (caches > 1) rank.cache = (i * numas * caches / count) * host.cores_per_cache;
       rank.gpu = gpus > 0 ? i : -1;
       ranks.push_back(rank);
     }

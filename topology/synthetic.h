@@ -5,6 +5,7 @@
 //     hosts=4,ranks=8,nic=100Gb/s               hosts without GPUs
 //     dgx-h100:16,spine=1:2                     a named machine, then changes to it
 //     cpu:4x8                                   4 hosts of 8 ranks on host memory
+//     hosts=1,ranks=16,numas=2,caches=4         16 ranks, two to each of 8 last-level caches
 //
 // Ranks are all GPUs (or `ranks`) in host order, one process each. NIC i of a host is wired to leaf
 // switch i modulo rails. For planning, simulating, tests and documentation. Pure; thread-safe.

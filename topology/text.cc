@@ -22,6 +22,7 @@ void write_rank(const Rank& rank, std::string& text) {
   RecordWriter line("rank");
   line.integer("host", rank.host).id("process", rank.process);
   if (rank.numa >= 0) line.integer("numa", rank.numa);
+  if (rank.cache >= 0) line.integer("cache", rank.cache);
   if (rank.gpu >= 0) line.integer("gpu", rank.gpu);
   if (rank.nic >= 0) line.integer("nic", rank.nic);
   if (rank.rail >= 0) line.integer("rail", rank.rail);
@@ -94,6 +95,7 @@ struct Draft {
     // A bad host index is reported by finish(); until then any host serves to bound the rest.
     const Host& host = hosts[static_cast<size_t>(rank.host)];
     record.integer("numa", rank.numa, -1, count(host.numas) - 1);
+    record.integer("cache", rank.cache, -1, kCpuMax);
     record.integer("gpu", rank.gpu, -1, count(host.gpus) - 1);
     record.integer("nic", rank.nic, -1, count(host.nics) - 1);
     record.integer("rail", rank.rail, -1, count(rails) - 1);

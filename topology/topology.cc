@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <map>
 #include <utility>
 
 namespace railccl::topology {
@@ -18,6 +19,41 @@ double nic_speed(const Host& host, int nic) {
   assert(static_cast<size_t>(nic) < host.nics.size());
   const double speed = host.nics[static_cast<size_t>(nic)].bytes_per_s;
   return speed > 0 ? speed : kUnknownNicBytesPerS;
+}
+
+/// The ranks of one host by what `place` says of each, as indices in order of appearance; empty
+/// when it is negative for one.
+template <typename Place>
+std::vector<int> grouped(const std::vector<Rank*>& ranks, const Place& place, size_t& groups) {
+  std::map<std::pair<int, int>, int> index;
+  std::vector<int> result;
+  for (const Rank* rank : ranks) {
+    const std::pair<int, int> at = place(*rank);
+    if (at.second < 0) return {};
+    result.push_back(index.try_emplace(at, static_cast<int>(index.size())).first->second);
+  }
+  groups = index.size();
+  return result;
+}
+
+/// Sets the domains of the ranks of one host; returns how many there are.
+int set_domains(const std::vector<Rank*>& ranks) {
+  for (Rank* rank : ranks) rank->domain = 0;
+  // GPUs reach each other without the processor.
+  if (std::any_of(ranks.begin(), ranks.end(), [](const Rank* rank) { return rank->gpu >= 0; }))
+    return 1;
+  size_t caches = 0, numas = 0;
+  const std::vector<int> by_cache = grouped(
+      ranks, [](const Rank& rank) { return std::pair(rank.numa, rank.cache); }, caches);
+  const std::vector<int> by_numa = grouped(
+      ranks, [](const Rank& rank) { return std::pair(0, rank.numa); }, numas);
+  // Caches of one rank each say nothing about who is near whom.
+  const bool cache_shared = caches > 1 && caches < ranks.size();
+  const bool numa_shared = numas > 1 && numas < ranks.size();
+  const std::vector<int>& domains =
+      cache_shared || (!numa_shared && caches > numas) ? by_cache : by_numa;
+  for (size_t i = 0; i < domains.size(); i++) ranks[i]->domain = domains[i];
+  return domains.empty() ? 1 : *std::max_element(domains.begin(), domains.end()) + 1;
 }
 
 }  // namespace
@@ -48,8 +84,12 @@ Topology::Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector
     rank.local = static_cast<int>(neighbours.size());
     neighbours.push_back(r);
   }
-  for (size_t h = 0; h < hosts_.size(); h++)
-    if (!of_host_[h].empty()) used_hosts_.push_back(static_cast<int>(h));
+  for (size_t h = 0; h < hosts_.size(); h++) {
+    std::vector<Rank*> of_host;
+    for (const int r : of_host_[h]) of_host.push_back(&ranks_[static_cast<size_t>(r)]);
+    domains_.push_back(set_domains(of_host));
+    if (!of_host.empty()) used_hosts_.push_back(static_cast<int>(h));
+  }
 }
 
 int Topology::ranks_per_host_max() const {

@@ -78,11 +78,13 @@ struct Rail {
 
 struct Rank {
   int host = 0;
-  int local = 0;         // index among the host's ranks, in rank order
+  int local = 0;         // index among the host's ranks, in rank order (set by Topology)
   uint64_t process = 0;  // equal for ranks of one process (threads), unique per process otherwise
   int numa = -1;
-  int gpu = -1;  // index into Host::gpus
-  int nic = -1;  // index into Host::nics: the nearest, shared when there are too few
+  int cache = -1;  // which last-level cache, named by the lowest CPU that shares it
+  int domain = 0;  // ranks of a host with equal ones are near each other (set by Topology)
+  int gpu = -1;    // index into Host::gpus
+  int nic = -1;    // index into Host::nics: the nearest, shared when there are too few
   int rail = -1;
   friend bool operator==(const Rank&, const Rank&) = default;
 };
@@ -104,6 +106,13 @@ class Topology {
   const std::vector<int>& ranks_of_host(int h) const { return of_host_[static_cast<size_t>(h)]; }
   /// Hosts that hold at least one rank, ascending.
   const std::vector<int>& used_hosts() const { return used_hosts_; }
+  /// Domains of host h: ranks that share a last-level cache where several ranks do, else a NUMA
+  /// node. One for ranks on GPUs, and where the place of some rank is unknown. Numbered from 0 in
+  /// the order of their lowest ranks.
+  int domains_of_host(int h) const { return domains_[static_cast<size_t>(h)]; }
+  bool same_domain(int a, int b) const {
+    return rank(a).host == rank(b).host && rank(a).domain == rank(b).domain;
+  }
   int ranks_per_host_max() const;
   int ranks_per_host_min() const;
 
@@ -128,6 +137,7 @@ class Topology {
   std::vector<Rail> rails_;
   std::vector<Rank> ranks_;
   std::vector<std::vector<int>> of_host_;
+  std::vector<int> domains_;
   std::vector<int> used_hosts_;
   double network_alpha_s_ = 15e-6;
   double oversubscription_ = 1;

@@ -239,5 +239,18 @@ TEST(Merge, IndicesTheDescribingRankLacksAreDropped) {
   EXPECT_EQ(t.rank(1).gpu, -1);
 }
 
+TEST(Merge, RanksMeetByCacheWhateverTheirControlGroupsShow) {
+  std::vector<Facts> facts;
+  for (const int cache : {0, 8, 0, 8}) {
+    facts.push_back(fact_of(host_of(0, 1), facts.size(), 0));
+    facts.back().cache = cache;
+    facts.back().host.cores = cache + 1;
+  }
+  const Topology t = merge(facts);
+  EXPECT_EQ(t.domains_of_host(0), 2);
+  EXPECT_TRUE(t.same_domain(1, 3));
+  EXPECT_FALSE(t.same_domain(1, 2));
+}
+
 }  // namespace
 }  // namespace railccl::topology

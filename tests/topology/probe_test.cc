@@ -67,6 +67,31 @@ TEST(Probe, SeesTheBindingOfTheCallingThread) {
   }).join();
 }
 
+// A machine of the recorded kind that the tests rarely run on, described to hwloc.
+TEST(Probe, FindsTheNodeAndTheCacheThatAThreadIsBoundTo) {
+  setenv("HWLOC_SYNTHETIC", "numa:2 l3:2 core:2 pu:1", 1);
+  setenv("HWLOC_THISSYSTEM", "1", 1);
+  std::thread([] {
+    cpu_set_t all, one;
+    ASSERT_EQ(sched_getaffinity(0, sizeof all, &all), 0);
+    for (int cpu = 0; cpu < 8; cpu++) {
+      if (!CPU_ISSET(cpu, &all)) continue;
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+      Facts facts;
+      NumaIndex numas;
+      ASSERT_TRUE(probe_hwloc(facts, numas).is_ok());
+      EXPECT_EQ(facts.host.numas.size(), 2u);
+      EXPECT_EQ(facts.host.cores_per_cache, 2);
+      EXPECT_EQ(facts.numa, cpu / 4);
+      EXPECT_EQ(facts.cache, cpu / 2 * 2);
+    }
+  }).join();
+  unsetenv("HWLOC_SYNTHETIC");
+  unsetenv("HWLOC_THISSYSTEM");
+}
+
 TEST(Probe, FollowsTheSettings) {
   Settings settings;
   settings.socket_ifname = "=lo";

@@ -91,6 +91,28 @@ TEST(Synthetic, UnequalHosts) {
   EXPECT_EQ(t.rails()[3].reason, "leaf 3 joins nic3 of 3 hosts");
 }
 
+TEST(Synthetic, NodesAndCachesOfRanksOnHostMemory) {
+  const auto shape = [](const Topology& t) {
+    std::map<int, int> ranks;
+    for (const Rank& rank : t.ranks()) ranks[rank.domain]++;
+    std::vector<int> of_domain;
+    for (const auto& [domain, count] : ranks) of_domain.push_back(count);
+    return of_domain;
+  };
+  using Ranks = std::vector<int>;
+  EXPECT_EQ(shape(make("ranks=16,numas=1")), (Ranks{16}));
+  EXPECT_EQ(shape(make("ranks=16,numas=2")), (Ranks{8, 8}));
+  EXPECT_EQ(shape(make("ranks=7,numas=2")), (Ranks{4, 3}));
+  EXPECT_EQ(shape(make("ranks=16,numas=2,caches=4")), (Ranks{2, 2, 2, 2, 2, 2, 2, 2}));
+  EXPECT_EQ(shape(make("ranks=10,numas=1,caches=4,cores=16")), (Ranks{3, 2, 3, 2}));
+  EXPECT_EQ(shape(make("gpus=8")), (Ranks{8}));
+  const Topology t = make("hosts=2,ranks=4:2,numas=1:2,caches=2:1,cores=16");
+  EXPECT_EQ(t.rank(3).cache, 8);
+  EXPECT_EQ(t.rank(4).cache, -1);
+  EXPECT_EQ(t.hosts()[0].cores_per_cache, 8);
+  EXPECT_EQ(t.domains_of_host(0), 2);
+}
+
 TEST(Synthetic, OneHostHasNoRails) { EXPECT_TRUE(make("dgx-h100:1").rails().empty()); }
 
 TEST(Synthetic, TenThousandHosts) {
@@ -113,6 +135,8 @@ TEST(Synthetic, ErrorsNameTheKey) {
       {"hosts=99999999999999999999", "hosts: expected"},
       {"hosts=4,gpu=8", "no key \"gpu\""},
       {"hosts=4,gpus=8:8", "gpus: has 2 values for 4 hosts"},
+      {"hosts=4,caches=2:2", "caches: has 2 values for 4 hosts"},
+      {"ranks=4,caches=0", "caches: expected an integer from 1"},
       {"hosts=4,gpus=8:x:8:8", "gpus: expected an integer"},
       {"hosts=4,gpus=", "gpus: expected an integer"},
       {"hosts=2,gpus=0", "no rank at all"},

@@ -107,6 +107,7 @@ TEST(TopologyText, KeepsOddNamesAndDoublesExactly) {
   host.nics = {nic};
   Rank rank;
   rank.nic = 0;
+  rank.cache = 1 << 20;
   const Topology t({host}, {{"because \"so\"", 5e-324}}, {rank}, 1e-300, 1.0000000000000002);
   const Result<Topology> read = from_text(to_text(t));
   ASSERT_TRUE(read.is_ok()) << read.status().text();
@@ -230,6 +231,7 @@ TEST(FactsText, AnyMutationIsReadOrRefused) {
   facts.host.set_speeds(odd_speeds());
   facts.process = 42;
   facts.numa = 1;
+  facts.cache = 64;
   facts.cpus = "0-3,8";
   facts.gpu = 1;
   const std::string text = encode(facts);

@@ -63,6 +63,9 @@ TEST_F(Tool, Tree) {
   EXPECT_THAT(tree.output, HasSubstr("nic nic0, 25 GB/s, rail 0: used by rank 0"));
   EXPECT_THAT(tree.output, HasSubstr("hosts node-1 to node-3: built as node-0, ranks 4-15"));
   EXPECT_THAT(tree.output, HasSubstr("rail 3: 25 GB/s, leaf 3 joins nic3 of 4 hosts"));
+  const Outcome caches = run("--synthetic ranks=8,numas=2,caches=2,cores=16");
+  EXPECT_THAT(caches.output, HasSubstr("ranks in 4 domains"));
+  EXPECT_THAT(caches.output, HasSubstr("ranks 6-7 on host memory, last-level cache of cpu 12"));
   EXPECT_THAT(run("--synthetic hosts=4,gpus=4,rails=4 --all").output, HasSubstr("host node-3:"));
   EXPECT_THAT(run("").output, HasSubstr("1 host, 1 rank"));
 }

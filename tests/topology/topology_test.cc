@@ -4,6 +4,8 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 namespace railccl::topology {
 namespace {
 
@@ -96,6 +98,59 @@ TEST(Topology, SubsetRenumbersRanksAndKeepsHosts) {
   EXPECT_EQ(s.oversubscription(), 4);
   EXPECT_EQ(t.subset({0, 1, 2, 3, 4}), t);
   EXPECT_EQ(t.subset({2}).used_hosts(), (std::vector<int>{2}));
+}
+
+/// The domains of ranks at (NUMA node, cache).
+std::vector<int> domains(const std::vector<std::pair<int, int>>& places, int gpu = -1) {
+  std::vector<Rank> ranks;
+  for (const auto& [numa, cache] : places) {
+    ranks.emplace_back();
+    ranks.back().numa = numa;
+    ranks.back().cache = cache;
+    ranks.back().gpu = gpu;
+  }
+  const Topology t({host_with({})}, {}, ranks);
+  std::vector<int> domains;
+  for (const Rank& rank : t.ranks()) domains.push_back(rank.domain);
+  if (!ranks.empty()) {
+    EXPECT_EQ(t.domains_of_host(0), *std::max_element(domains.begin(), domains.end()) + 1);
+  }
+  return domains;
+}
+
+TEST(Topology, DomainsAreTheSmallestThatRanksShare) {
+  using Domains = std::vector<int>;
+  EXPECT_EQ(domains({{1, -1}, {0, -1}, {1, -1}, {3, -1}}), (Domains{0, 1, 0, 2}));
+  // Caches inside a node come first, also where ranks know nothing of nodes.
+  EXPECT_EQ(domains({{0, 8}, {0, 0}, {0, 8}, {1, 16}}), (Domains{0, 1, 0, 2}));
+  EXPECT_EQ(domains({{-1, 0}, {-1, 8}, {-1, 0}}), (Domains{0, 1, 0}));
+  // A cache that two nodes share does not make them one.
+  EXPECT_EQ(domains({{0, 0}, {1, 0}, {1, 0}}), (Domains{0, 1, 1}));
+  // Caches of one rank each: the nodes; nodes of one rank each: each for itself.
+  EXPECT_EQ(domains({{0, 0}, {0, 8}, {1, 16}, {1, 24}}), (Domains{0, 0, 1, 1}));
+  EXPECT_EQ(domains({{0, 0}, {0, 8}}), (Domains{0, 1}));
+  EXPECT_EQ(domains({{0, 0}, {1, 8}}), (Domains{0, 1}));
+  // What is not known of everyone does not count.
+  EXPECT_EQ(domains({{0, 0}, {0, 8}, {0, 0}, {1, -1}}), (Domains{0, 0, 0, 1}));
+  EXPECT_EQ(domains({{0, -1}, {1, -1}, {-1, -1}}), (Domains{0, 0, 0}));
+  EXPECT_EQ(domains({{0, 0}, {0, 0}}), (Domains{0, 0}));
+  // GPUs have ways of their own.
+  EXPECT_EQ(domains({{0, 0}, {0, 0}, {1, 8}}, 0), (Domains{0, 0, 0}));
+}
+
+TEST(Topology, DomainsAreDerivedAnewForSubsets) {
+  std::vector<Rank> ranks(6);
+  for (size_t r = 0; r < ranks.size(); r++) {
+    ranks[r].numa = static_cast<int>(r) / 3;
+    ranks[r].cache = static_cast<int>(r) / 2 * 8;
+  }
+  const Topology t({host_with({})}, {}, ranks);
+  EXPECT_EQ(t.domains_of_host(0), 4);  // ranks 2 and 3 share a cache, not a node
+  EXPECT_TRUE(t.same_domain(0, 1));
+  EXPECT_FALSE(t.same_domain(0, 2));
+  const Topology s = t.subset({5, 3, 0});
+  EXPECT_EQ(s.domains_of_host(0), 2);
+  EXPECT_TRUE(s.same_domain(0, 1));
 }
 
 TEST(Topology, Empty) {

@@ -85,6 +85,7 @@ struct Peers {
   std::vector<Address> addresses;
   std::vector<uint64_t> host_ids;   // equal for ranks that can share memory
   std::vector<uint64_t> processes;  // equal for ranks (threads) of one process
+  std::vector<std::string> nics;    // names of those that ranks shall use; all empty: not known
 };
 
 /// One medium as one rank sees it: makes links, moves what no caller waits for, lets a caller

@@ -115,7 +115,7 @@ class TcpTransport final : public Transport {
 
   const Context context_;
   const int lanes_;
-  const std::vector<TcpEndpoint> endpoints_;
+  std::vector<TcpEndpoint> endpoints_;
   TcpListener listener_;
   UniqueFd epoll_;
   UniqueFd wake_;
@@ -182,6 +182,16 @@ Status TcpTransport::set_peers(const Peers& peers) {
     all[r] = decode_tcp_address(peers.addresses[r]);
     if (!all[r]) return Status(Code::remote, "tcp: the address of rank {} is malformed", r);
   }
+  // The NICs that the topology gives to ranks come first: ranks of one rail so meet on it.
+  const auto nearest_first = [&](std::vector<TcpEndpoint>& endpoints, size_t rank) {
+    if (rank >= peers.nics.size()) return;
+    std::stable_partition(endpoints.begin(), endpoints.end(), [&](const TcpEndpoint& endpoint) {
+      return endpoint.interface == peers.nics[rank];
+    });
+  };
+  for (size_t r = 0; r < ranks; r++)
+    if (all[r]) nearest_first(all[r]->endpoints, r);
+  nearest_first(endpoints_, static_cast<size_t>(context_.rank));
   peers_ = std::move(all);
   host_ids_ = peers.host_ids;
   // Only now can greetings be told from noise.

@@ -99,12 +99,16 @@ Result<std::string> facts_text(const Settings& settings) {
   return (*known)[key] = topology::encode(facts);
 }
 
+/// The NIC that the topology gives a rank; empty when there is none.
+std::string nic_name(const Topology& topology, int rank) {
+  const int nic = topology.rank(rank).nic;
+  return nic < 0 ? std::string() : topology.host_of(rank).nics[static_cast<size_t>(nic)].name;
+}
+
 /// Names of this rank's NIC first, for transports that can choose.
 std::vector<std::string> preferred_interfaces(const Topology* known, int rank) {
-  if (known == nullptr) return {};
-  const int nic = known->rank(rank).nic;
-  if (nic < 0) return {};
-  return {known->host_of(rank).nics[static_cast<size_t>(nic)].name};
+  if (known == nullptr || known->rank(rank).nic < 0) return {};
+  return {nic_name(*known, rank)};
 }
 
 std::vector<std::unique_ptr<Transport>> make_transports(const transport::Context& context) {
@@ -272,7 +276,9 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
       processes.push_back(card.process);
     }
     parts.wires = std::make_unique<Wires>(rank, ranks, std::move(media));
-    status = parts.wires->set_peers(addresses, host_ids, processes);
+    std::vector<std::string> nics;
+    for (int r = 0; r < ranks; r++) nics.push_back(nic_name(parts.topology, r));
+    status = parts.wires->set_peers(addresses, host_ids, processes, nics);
     if (status.is_ok()) sharing = shares_memory(parts.topology, *parts.wires);
     // A topology that was written down or handed over is complete.
     if (status.is_ok() && known == nullptr && settings.topo_file.empty() &&

@@ -178,9 +178,11 @@ class Wires {
   /// `media` in order of preference; a peer uses the first that reaches it.
   Wires(int rank, int ranks, std::vector<std::unique_ptr<transport::Transport>> media);
 
-  /// Tells the media about each other's addresses: addresses[m][r] for medium m and rank r.
+  /// Tells the media about each other's addresses: addresses[m][r] for medium m and rank r; the
+  /// rest as in transport::Peers.
   Status set_peers(const std::vector<std::vector<transport::Address>>& addresses,
-                   const std::vector<uint64_t>& host_ids, const std::vector<uint64_t>& processes);
+                   const std::vector<uint64_t>& host_ids, const std::vector<uint64_t>& processes,
+                   const std::vector<std::string>& nics = {});
 
   int rank() const { return rank_; }
   int ranks() const { return ranks_; }

@@ -98,7 +98,7 @@ TEST(Shm, StrangersAreTurnedAwayAndDoNoHarm) {
   // Rank 0 is of another process, which never comes; strangers come instead.
   const ShmKey absent{1, 2};
   ASSERT_TRUE(
-      transport.set_peers({{encode_shm_address(absent), transport.address()}, {77, 77}, {2, 1}})
+      transport.set_peers({{encode_shm_address(absent), transport.address()}, {77, 77}, {2, 1}, {}})
           .is_ok());
   const auto key = decode_shm_address(transport.address());
   ASSERT_TRUE(key.has_value());
@@ -145,7 +145,7 @@ TEST(Shm, MalformedAddressNamesTheRank) {
   ASSERT_TRUE(made.is_ok());
   for (const std::string& bad :
        {std::string("x"), std::string(20, '\0'), std::string(1 << 20, 'y')}) {
-    const Status status = (*made)->set_peers({{(*made)->address(), bad}, {77, 77}, {1, 2}});
+    const Status status = (*made)->set_peers({{(*made)->address(), bad}, {77, 77}, {1, 2}, {}});
     ASSERT_FALSE(status.is_ok());
     EXPECT_NE(status.text().find("rank 1"), std::string::npos) << status.text();
   }

@@ -3,6 +3,7 @@
 // path between two ranks follows subnets; ranks that disagree about sockets say so; errors name
 // rank, address and interface; death of a process is noticed.
 #include <arpa/inet.h>
+#include <gmock/gmock.h>
 #include <netinet/in.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -88,7 +89,8 @@ class TcpStrangers : public testing::Test {
     ASSERT_TRUE(made.is_ok()) << made.status().text();
     transport_ = std::move(*made);
     ASSERT_TRUE(
-        transport_->set_peers({{transport_->address(), transport_->address()}, {77, 77}, {2, 1}})
+        transport_
+            ->set_peers({{transport_->address(), transport_->address()}, {77, 77}, {2, 1}, {}})
             .is_ok());
     address_ = *decode_tcp_address(transport_->address());
     link_ = *transport_->link(0, 5);
@@ -246,6 +248,25 @@ TEST_F(TcpStrangers, AHangUpBehindTheHelloIsSeen) {
   expect_byte_then_end(*transport_, link_);
 }
 
+TEST(Tcp, TheNicThatTheTopologyGivesAPeerIsTheOneThatIsDialled) {
+  for (const std::string nic : {"rail0", "rail1", "elsewhere"}) {
+    auto made = kind_of("tcp").create(context_of(0, 2, 9, 1, on_loopback()));
+    ASSERT_TRUE(made.is_ok());
+    TcpAddress theirs;
+    theirs.port = 1;  // nobody listens: only where the call goes matters
+    for (const auto& [address, name] :
+         {std::pair{"127.0.0.2/8", "rail0"}, std::pair{"127.0.0.3/8", "rail1"}})
+      theirs.endpoints.push_back({*parse_address(address), name});
+    ASSERT_TRUE(
+        (*made)
+            ->set_peers({{(*made)->address(), encode(theirs)}, {77, 77}, {1, 2}, {"lo", nic}})
+            .is_ok());
+    const auto link = (*made)->link(1, 0);
+    ASSERT_TRUE(link.is_ok());
+    EXPECT_THAT((*link)->name(), testing::HasSubstr(nic == "rail1" ? "127.0.0.3" : "127.0.0.2"));
+  }
+}
+
 TEST(Tcp, AHangUpBehindTheAnswerIsSeen) {
   auto made = kind_of("tcp").create(context_of(0, 2, 9, 1, on_loopback()));
   ASSERT_TRUE(made.is_ok());
@@ -254,7 +275,8 @@ TEST(Tcp, AHangUpBehindTheAnswerIsSeen) {
   auto listener = tcp_listen(mine.endpoints);
   ASSERT_TRUE(listener.is_ok());
   mine.port = listener->port;
-  ASSERT_TRUE((*made)->set_peers({{(*made)->address(), encode(mine)}, {77, 77}, {1, 2}}).is_ok());
+  ASSERT_TRUE(
+      (*made)->set_peers({{(*made)->address(), encode(mine)}, {77, 77}, {1, 2}, {}}).is_ok());
   Link* const link = *(*made)->link(1, 0);
   TcpHelloBytes heard{};
   UniqueFd fd;
@@ -309,7 +331,8 @@ TEST(Tcp, ErrorsNameRankAddressAndInterface) {
     ASSERT_TRUE(listener.is_ok());
     gone.port = listener->port;
   }
-  ASSERT_TRUE((*made)->set_peers({{(*made)->address(), encode(gone)}, {77, 77}, {1, 2}}).is_ok());
+  ASSERT_TRUE(
+      (*made)->set_peers({{(*made)->address(), encode(gone)}, {77, 77}, {1, 2}, {}}).is_ok());
   Link* const link = *(*made)->link(1, 2);
   const Deadline end = Deadline::after_ms(5000);
   while (link->flush().is_ok() && !end.passed()) EXPECT_TRUE((*made)->progress().is_ok());

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 
 #include "kernels/job.h"
 #include "kernels/simd-inl.h"
@@ -67,35 +68,74 @@ constexpr size_t bytes_of(size_t packs) {
   return packs * C::kPack * hn::MaxLanes(typename C::D()) * C::kBytes;
 }
 
-/// Reduces n packs at byte `offset` of each operand. `n_rest` is the number of sources after the
-/// first where it is known at compile time, else 0.
-template <class C, class Op, size_t n, int n_rest>
-HWY_INLINE void reduce_packs(const Job& job, const Scaler<C>& pre, const Scaler<C>& post,
-                             size_t offset, bool streaming) {
+/// Where a loop stands in the operands of a job. Local variables, because what a loop stores could
+/// be the job itself, for all that the compiler knows; and pointers that advance, because sums of
+/// pointer and offset take more registers than there are. `n_rest` is the number of sources after
+/// the first where it is known at compile time, else 0.
+template <int n_rest>
+class Place {
+ public:
+  Place(const Job& job, size_t offset)
+      : dst(job.dst + offset),
+        first(job.first + offset),
+        n_more(job.n_more),
+        offset_(offset),
+        n_rest_(job.n_rest),
+        all_rest_(job.rest),
+        more_(job.more) {
+    for (int s = 0; s < n_rest; s++) rest_[s] = static_cast<const uint8_t*>(job.rest[s]) + offset;
+  }
+  HWY_INLINE void advance(size_t bytes) {
+    dst += bytes;
+    first += bytes;
+    offset_ += bytes;
+    for (int s = 0; s < n_rest; s++) rest_[s] += bytes;
+  }
+  HWY_INLINE size_t offset() const { return offset_; }
+  HWY_INLINE int sources() const { return n_rest > 0 ? n_rest : n_rest_; }
+  HWY_INLINE const uint8_t* rest(int s) const {
+    return n_rest > 0 ? rest_[s] : static_cast<const uint8_t*>(all_rest_[s]) + offset_;
+  }
+  HWY_INLINE uint8_t* more(int d) const { return static_cast<uint8_t*>(more_[d]) + offset_; }
+
+  uint8_t* dst;
+  const uint8_t* first;
+  int n_more;
+
+ private:
+  size_t offset_;
+  int n_rest_;
+  const void* const* all_rest_;
+  void* const* more_;
+  const uint8_t* rest_[n_rest > 0 ? n_rest : 1];
+};
+
+/// Reduces n packs.
+template <class C, class Op, size_t n, bool streaming, int n_rest>
+HWY_INLINE void reduce_packs(const Place<n_rest>& at, const Scaler<C>& pre, const Scaler<C>& post) {
   constexpr size_t kPack = C::kPack;
   typename C::V sum[n * kPack];
-  for (size_t i = 0; i < n; i++) C::load(job.first + offset + bytes_of<C>(i), sum + i * kPack);
+  for (size_t i = 0; i < n; i++) C::load(at.first + bytes_of<C>(i), sum + i * kPack);
   pre.apply(sum);
-  const int sources = n_rest > 0 ? n_rest : job.n_rest;
+  const int sources = at.sources();
   for (int s = 0; s < sources; s++) {
-    const uint8_t* from = static_cast<const uint8_t*>(job.rest[s]) + offset;
+    const uint8_t* const from = at.rest(s);
     typename C::V next[n * kPack];
     for (size_t i = 0; i < n; i++) C::load(from + bytes_of<C>(i), next + i * kPack);
     for (size_t i = 0; i < n * kPack; i++) sum[i] = Op::combine(typename C::D(), sum[i], next[i]);
   }
   post.apply(sum);
-  for (size_t i = 0; i < n; i++)
-    C::store(sum + i * kPack, job.dst + offset + bytes_of<C>(i), streaming);
-  for (int d = 0; d < job.n_more; d++) {
-    uint8_t* const to = static_cast<uint8_t*>(job.more[d]) + offset;
+  for (size_t i = 0; i < n; i++) C::store(sum + i * kPack, at.dst + bytes_of<C>(i), streaming);
+  for (int d = 0; d < at.n_more; d++) {
+    uint8_t* const to = at.more(d);
     for (size_t i = 0; i < n; i++) C::store(sum + i * kPack, to + bytes_of<C>(i), streaming);
   }
 }
 
 /// Less than a pack, at byte `offset`: through a buffer of a whole one.
 template <class C, class Op>
-HWY_NOINLINE void reduce_partial(const Job& job, const Scaler<C>& pre, const Scaler<C>& post,
-                                 size_t offset, size_t bytes) {
+HWY_NOINLINE void reduce_partial(const Job& job, Scaler<C> pre, Scaler<C> post, size_t offset,
+                                 size_t bytes) {
   alignas(64) uint8_t buffer[bytes_of<C>(1)] = {};
   typename C::V sum[C::kPack];
   typename C::V next[C::kPack];
@@ -139,10 +179,17 @@ HWY_NOINLINE void reduce_loop(const Job& job) {
       }
     }
   }
-  for (; offset + kBlock <= bytes; offset += kBlock)
-    reduce_packs<C, Op, kPacks, n_rest>(job, pre, post, offset, streaming);
-  for (; offset + kOne <= bytes; offset += kOne)
-    reduce_packs<C, Op, 1, n_rest>(job, pre, post, offset, false);
+  Place<n_rest> at(job, offset);
+  if (streaming) {
+    for (; at.offset() + kBlock <= bytes; at.advance(kBlock))
+      reduce_packs<C, Op, kPacks, true>(at, pre, post);
+  } else {
+    for (; at.offset() + kBlock <= bytes; at.advance(kBlock))
+      reduce_packs<C, Op, kPacks, false>(at, pre, post);
+  }
+  for (; at.offset() + kOne <= bytes; at.advance(kOne))
+    reduce_packs<C, Op, 1, false>(at, pre, post);
+  offset = at.offset();
   if (offset < bytes) reduce_partial<C, Op>(job, pre, post, offset, bytes - offset);
   if (streaming) hwy::FlushStream();  // see Streaming
 }
@@ -179,6 +226,7 @@ bool reduce_codes(const Job& job, Reduction op) {
 
 template <class C>
 void reduce_op(const Job& job, Reduction op) {
+  constexpr bool widened = C::kBytes < sizeof(hn::TFromD<typename C::D>);
   switch (op) {
     case Reduction::prod:
       return reduce_with<C, ProdOp>(job);
@@ -187,7 +235,7 @@ void reduce_op(const Job& job, Reduction op) {
     case Reduction::min:
       return reduce_with<C, MinOp>(job);
     default:
-      return reduce_with<C, SumOp>(job);
+      return reduce_with<C, std::conditional_t<widened, WidenedSumOp, SumOp>>(job);
   }
 }
 

@@ -13,9 +13,13 @@ namespace railccl::kernels::HWY_NAMESPACE {
 void reduce_half_here(const Job& job, Datatype type, Reduction op) {
   if (type == Datatype::float16) {
     if (!reduce_codes<int16_t, 0x7c00, false>(job, op)) reduce_op<HalfReduceCodec>(job, op);
-  } else {
-    if (!reduce_codes<int16_t, 0x7f80, false>(job, op)) reduce_op<BrainCodec>(job, op);
+    return;
   }
+  if (reduce_codes<int16_t, 0x7f80, false>(job, op)) return;
+#if HWY_TARGET == HWY_AVX3
+  if (converts_to_brain()) return reduce_op<BrainConvertCodec>(job, op);
+#endif
+  reduce_op<BrainCodec>(job, op);
 }
 
 }  // namespace railccl::kernels::HWY_NAMESPACE

@@ -199,8 +199,8 @@ struct BrainCodec {
     out[0] = hn::BitCast(D(), hn::ShiftLeft<16>(two));
     out[1] = hn::BitCast(D(), hn::And(two, hn::Set(U32(), 0xffff0000u)));
   }
-  // The processors' own conversion flushes denormals, hence integer arithmetic. A NaN must be kept
-  // from it: the carry could make it infinite or zero.
+  // By integer arithmetic, because the processors' own conversion flushes denormals. A NaN must be
+  // kept from it: the carry could make it infinite or zero.
   static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
     V even = in[0];
     V odd = in[1];
@@ -248,6 +248,32 @@ struct BrainCodec {
 #endif
   }
 };
+
+#if HWY_TARGET == HWY_AVX3
+/// Does this processor have AVX512_BF16, which the target does not include?
+inline bool converts_to_brain() { return __builtin_cpu_supports("avx512bf16") != 0; }
+
+/// BrainCodec with AVX512_BF16's conversion wherever it gives the same codes: it flushes denormals
+/// and keeps a NaN's payload, so vectors that hold either are left to BrainCodec.
+struct BrainConvertCodec : BrainCodec {
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    constexpr int kDenormalOrNan = 0x20 | 0x80 | 0x01;
+    const __mmask16 even = _mm512_fpclass_ps_mask(in[0].raw, kDenormalOrNan);
+    const __mmask16 odd = _mm512_fpclass_ps_mask(in[1].raw, kDenormalOrNan);
+    if (HWY_UNLIKELY(_kortestz_mask16_u8(even, odd) == 0))
+      return BrainCodec::store(in, to, streaming);
+    // Codes of the even elements in the lower half, of the odd ones in the upper half. Compilers
+    // refuse an intrinsic beyond the target of the loops that this is a part of.
+    __m512i codes;
+    asm("vcvtne2ps2bf16 %2, %1, %0" : "=v"(codes) : "v"(in[1].raw), "v"(in[0].raw));
+    alignas(64) static constexpr uint16_t kPairs[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                        21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                        11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    const __m512i pairs = _mm512_load_si512(kPairs);
+    store_bits(U32(), VU{_mm512_permutexvar_epi16(pairs, codes)}, to, streaming);
+  }
+};
+#endif
 
 /// Two bytes of codes to store, from even and odd elements' codes.
 HWY_INLINE hn::VFromD<U16> join_bytes(VU even, VU odd) {
@@ -337,6 +363,22 @@ struct SumOp {
   template <class D, class V>
   static HWY_INLINE V combine(D, V a, V b) {
     return hn::Add(a, b);
+  }
+};
+
+/// Sum of lanes that are wider than their elements. Conversions take the ports that add, so the
+/// others do it: a * 1 + b is a + b to the last bit. Compilers know that too, hence a one that they
+/// cannot see.
+struct WidenedSumOp {
+  template <class D, class V>
+  static HWY_INLINE V combine(D d, V a, V b) {
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
+    V one = hn::Set(d, 1.0f);
+    asm("" : "+v"(one.raw));
+    return hn::MulAdd(a, one, b);
+#else
+    return SumOp::combine(d, a, b);
+#endif
   }
 };
 

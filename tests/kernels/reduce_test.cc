@@ -204,6 +204,47 @@ TEST(Reduce, EveryPairOfBytes) {
   }
 }
 
+// Denormals, NaNs, infinities, ties and overflow, each with each, as one lane among ordinary ones:
+// vectors with such a lane may take a way of their own, which must leave the other lanes right, and
+// the ordinary way must not let one pass.
+TEST(Reduce, OneSpecialLaneAmongMany) {
+  struct Codes {
+    Datatype type;
+    uint16_t ordinary;  // 1.0
+    std::vector<uint16_t> special;
+  };
+  const Codes rows[] = {
+      {Datatype::float16, 0x3c00, {0x0000, 0x8000, 0x0001, 0x8001, 0x03ff, 0x83ff, 0x0400, 0x8401,
+                                   0x1000, 0x1001, 0x3c00, 0x3c01, 0xbc01, 0x4c00, 0x7bff, 0xfbff,
+                                   0x7c00, 0xfc00, 0x7c01, 0xfdff, 0x7e00, 0xffff}},
+      {Datatype::bfloat16, 0x3f80, {0x0000, 0x8000, 0x0001, 0x8001, 0x007f, 0x807f, 0x0080, 0x8081,
+                                    0x00ff, 0x3b80, 0x3b81, 0x3f80, 0x3f81, 0xbf81, 0x7b80, 0x7f7f,
+                                    0xff7f, 0x7f80, 0xff80, 0x7f81, 0xff81, 0x7fc0, 0xffff}}};
+  Random random(11);
+  constexpr size_t kCount = 150;
+  on_each_target([&] {
+    for (const Codes& row : rows) {
+      for (const Reduction op : {Reduction::sum, Reduction::prod, Reduction::pre_mul_sum}) {
+        const Scaling scaling = scaling_of(op, row.type, 2, factor_for_tests());
+        for (const uint16_t left : row.special) {
+          for (const uint16_t right : row.special) {
+            Operands operands(2, kCount, row.type, 0, random);
+            for (const void* src : operands.srcs)
+              for (size_t i = 0; i < kCount; i++)
+                reference::store(const_cast<void*>(src), i,
+                                 static_cast<uint16_t>(row.ordinary + random.below(128)));
+            const size_t lane = random.below(kCount);
+            reference::store(const_cast<void*>(operands.srcs[0]), lane, left);
+            reference::store(const_cast<void*>(operands.srcs[1]), lane, right);
+            check(operands, kCount, row.type, op, scaling.pre, scaling.post, Store::cached, -1);
+            if (HasFatalFailure()) return;
+          }
+        }
+      }
+    }
+  });
+}
+
 // One rounding at the end, however many sources: 1 + 2^-11 sixteen times is lost in float16 if each
 // partial sum is rounded.
 TEST(Reduce, NarrowFloatsRoundOnce) {

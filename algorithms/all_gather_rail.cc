@@ -14,19 +14,16 @@
 #include "algorithms/staged.h"
 
 namespace railccl::algorithms {
-namespace {
 
-bool supports(const plan::Request& request, const topology::Topology& topology) {
-  return request.collective == Collective::all_gather && has_rails(topology);
-}
-
-Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
-                            const plan::Tuning& tuning, int rank) {
+Result<plan::Program> compose_all_gather(const plan::Request& request,
+                                         const topology::Topology& topology,
+                                         const plan::Tuning& tuning, int rank, const Parts& parts,
+                                         const char* name) {
   const auto ranks = static_cast<uint64_t>(topology.size());
-  const Columns columns(topology, rank);
+  const Columns columns(topology, rank, parts);
   const Shards& shards = columns.shards;
   const uint64_t chunk = std::max<uint64_t>(1, tuning.chunk_elements);
-  Builder b(request, topology.size(), rank, "rail");
+  Builder b(request, topology.size(), rank, name);
   const auto lanes = static_cast<uint64_t>(lanes_of(tuning, 3));
   for (uint64_t lane = 0; lane < lanes; lane++) {
     const Region mine = b.input().block(lane, lanes);
@@ -70,6 +67,17 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
     write_stages(b, static_cast<int>(lane) * 3, mine.count, chunk, {hand_over, across, within});
   }
   return std::move(b).take();
+}
+
+namespace {
+
+bool supports(const plan::Request& request, const topology::Topology& topology) {
+  return request.collective == Collective::all_gather && has_rails(topology);
+}
+
+Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
+                            const plan::Tuning& tuning, int rank) {
+  return compose_all_gather(request, topology, tuning, rank, host_parts(topology), "rail");
 }
 
 }  // namespace

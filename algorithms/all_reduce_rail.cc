@@ -12,6 +12,7 @@
 // what the inner patterns take for one chunk; partial sums live in the output.
 #include "algorithms/algorithm.h"
 #include "algorithms/compose.h"
+#include "algorithms/domains.h"
 #include "algorithms/port_meter.h"
 
 namespace railccl::algorithms {
@@ -45,6 +46,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   }
   meter.charge(cost);
   cost.inner_bytes = 2 * n * (most - 1) / most;
+  cost.cross_bytes = cost.inner_bytes * cross_share(topology);
   cost.inner_rounds = 2 * inner.rounds(most);
   cost.outer_rounds =
       static_cast<double>(plan::chunk_count(request.count, chunk)) * outer.rounds(hosts);
@@ -54,7 +56,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
                             const plan::Tuning& tuning, int rank) {
-  return compose_all_reduce(request, topology, tuning, rank, {host_parts(topology)}, {});
+  return compose_all_reduce(request, topology, tuning, rank, {host_parts(topology)}, {}, "rail");
 }
 
 }  // namespace

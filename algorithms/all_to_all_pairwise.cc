@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "algorithms/algorithm.h"
+#include "algorithms/domains.h"
 #include "algorithms/rails.h"
 
 namespace railccl::algorithms {
@@ -26,6 +27,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
     const auto local = topology.ranks_of_host(topology.rank(r).host).size();
     cost.inner_bytes = std::max(cost.inner_bytes, static_cast<double>(local - 1) * block);
   }
+  cost.cross_bytes = cost.inner_bytes * cross_share(topology);
   charge_all_to_all(topology, block, false, cost);
   const double at_once = kLead * tuning.channels;
   cost.inner_rounds = std::ceil((most - 1) / at_once);

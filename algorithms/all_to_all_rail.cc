@@ -18,6 +18,7 @@
 
 #include "algorithms/algorithm.h"
 #include "algorithms/bundle.h"
+#include "algorithms/domains.h"
 #include "algorithms/rails.h"
 
 namespace railccl::algorithms {
@@ -289,6 +290,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   plan::Cost cost;
   charge_all_to_all(topology, block, true, cost);
   cost.inner_bytes = block * (most - 1) * hosts;
+  cost.cross_bytes = cost.inner_bytes * cross_share(topology);
   cost.inner_rounds = most - 1 + steps;
   cost.outer_rounds = steps;
   cost.local_bytes = bundled ? 2 * block * topology.size() : block;

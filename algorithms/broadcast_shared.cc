@@ -64,6 +64,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   cost.inner_rounds = 1 + iterations_of(request.count, tuning, tuning.channels, 1);
   cost.shared_bytes = n;
   cost.peer_bytes = n;
+  if (topology.domains_of_host(topology.used_hosts()[0]) > 1) cost.cross_bytes = n;
   return cost;
 }
 

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "algorithms/domains.h"
 #include "algorithms/flat.h"
 #include "algorithms/port_meter.h"
 
@@ -47,7 +48,8 @@ class CircleCost {
     const int p = size();
     if (p < 2) return;
     std::map<std::pair<int, int>, std::pair<double, double>> nics;  // (host, NIC) -> all, spine
-    double inner = 0;
+    double inner = 0, cross = 0;
+    const auto domains = domain_sizes(topology_);
     std::map<int, int> of_rail;
     std::map<std::pair<int, int>, int> of_host_rail;
     for (const topology::Rank& r : topology_.ranks()) {
@@ -58,6 +60,7 @@ class CircleCost {
       const int near = static_cast<int>(topology_.ranks_of_host(r.host).size());
       const int same_rail = of_rail[r.rail] - of_host_rail[{r.host, r.rail}];
       inner = std::max(inner, bytes * (near - 1));
+      cross = std::max(cross, bytes * (near - domains.at({r.host, r.domain})));
       auto& [all, spine] = nics[{r.host, r.nic}];
       all += bytes * (p - near);
       spine += bytes * (p - near - same_rail);
@@ -68,6 +71,7 @@ class CircleCost {
       spine_bytes = std::max(spine_bytes, load.second);
     }
     everyone_inner_ += inner;
+    everyone_cross_ += cross;
     everyone_outer_ += outer;
     everyone_spine_ += spine_bytes;
     (outer > 0 ? cost_.outer_rounds : cost_.inner_rounds) += rounds;
@@ -80,6 +84,7 @@ class CircleCost {
     plan::Cost cost = cost_;
     meter_.charge(cost);
     cost.inner_bytes += everyone_inner_;
+    cost.cross_bytes += everyone_cross_;
     cost.outer_bytes += everyone_outer_;
     cost.spine_bytes += everyone_spine_;
     return cost;
@@ -101,7 +106,7 @@ class CircleCost {
   Group group_;
   PortMeter meter_;
   plan::Cost cost_;
-  double everyone_inner_ = 0, everyone_outer_ = 0, everyone_spine_ = 0;
+  double everyone_inner_ = 0, everyone_cross_ = 0, everyone_outer_ = 0, everyone_spine_ = 0;
 };
 
 /// Loop iterations of one of `shares` shares of `count` elements, cut into `blocks` blocks each.

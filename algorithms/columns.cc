@@ -6,12 +6,14 @@
 #include <utility>
 #include <vector>
 
+#include "algorithms/domains.h"
+
 namespace railccl::algorithms {
 
 plan::Cost columns_cost(const plan::Request& request, const topology::Topology& topology,
                         const plan::Tuning& tuning) {
   const double block = static_cast<double>(plan::bytes_of(request));
-  const Columns columns(topology, 0);
+  const Columns columns(topology, 0, host_parts(topology));
   const Shards& shards = columns.shards;
   const int hosts = shards.parts();
   std::vector<double> blocks_in;  // per shard
@@ -43,6 +45,7 @@ plan::Cost columns_cost(const plan::Request& request, const topology::Topology& 
   for (const auto& [nic, bytes] : nics) cost.outer_bytes = std::max(cost.outer_bytes, bytes);
   for (const auto& [nic, bytes] : spine) cost.spine_bytes = std::max(cost.spine_bytes, bytes);
   cost.inner_bytes = (topology.size() - brought_least) * block;
+  cost.cross_bytes = cost.inner_bytes * cross_share(topology);
   const double chunks = static_cast<double>(
       plan::chunk_count(request.count, std::max<uint64_t>(1, tuning.chunk_elements)));
   const auto bytes = static_cast<uint64_t>(block * hosts);

@@ -1,8 +1,9 @@
 // Columns: how collectives with one block per rank travel over rails.
 //
-// Each rank's block belongs to one shard, its column, and crosses hosts among that shard's owners.
-// On its own host a rank whose column another rank owns hands its block to that one, which sits on
-// the column's rail (NCCL calls this PXN); everyone else owns the column itself.
+// Each rank's block belongs to one shard, its column, and crosses parts (hosts, or domains of one)
+// among that shard's owners. On its own host a rank whose column another rank owns hands its block
+// to that one, which sits on the column's rail (NCCL calls this PXN); everyone else owns the column
+// itself.
 #pragma once
 
 #include <vector>
@@ -13,19 +14,19 @@ namespace railccl::algorithms {
 
 struct Columns {
   Shards shards;
-  int part = 0;  // this rank's host
+  int part = 0;  // this rank's
   int rank = 0;
   std::vector<int> owned;
 
-  Columns(const topology::Topology& topology, int me)
-      : shards(topology, Group::everyone(topology.size(), me).members, host_parts(topology)),
+  Columns(const topology::Topology& topology, int me, const Parts& parts)
+      : shards(topology, Group::everyone(topology.size(), me).members, parts),
         part(shards.part_with(me)),
         rank(me),
         owned(shards.owned_by(me)) {}
 
-  /// Who carries r's block on r's own host.
+  /// Who carries r's block in r's own part.
   int carrier(int r) const { return shards.owner(shards.column_of(r), shards.part_with(r)); }
-  /// Ranks of this host whose blocks this rank carries, without its own.
+  /// Ranks of this part whose blocks this rank carries, without its own.
   std::vector<int> handed() const {
     std::vector<int> ranks;
     for (const int r : shards.part(part)) {
@@ -33,7 +34,7 @@ struct Columns {
     }
     return ranks;
   }
-  /// All blocks of a shard, host by host: what its owners hold after, or before, crossing hosts.
+  /// All blocks of a shard, part by part: what its owners hold after, or before, crossing.
   std::vector<int> blocks_of(int shard) const {
     std::vector<int> ranks;
     for (int p = 0; p < shards.parts(); p++) {
@@ -41,7 +42,7 @@ struct Columns {
     }
     return ranks;
   }
-  /// All blocks that `owner`, a rank of this host, brings into its host.
+  /// All blocks that `owner`, a rank of this part, brings into it.
   std::vector<int> brought_by(int owner) const {
     std::vector<int> ranks;
     for (const int s : shards.owned_by(owner)) {

@@ -153,8 +153,9 @@ struct AllReduceWriter {
 Result<plan::Program> compose_all_reduce(const plan::Request& request,
                                          const topology::Topology& topology,
                                          const plan::Tuning& tuning, int rank,
-                                         const std::vector<Parts>& levels, const Choice& choice) {
-  Builder b(request, topology.size(), rank, "rail");
+                                         const std::vector<Parts>& levels, const Choice& choice,
+                                         const char* name) {
+  Builder b(request, topology.size(), rank, name);
   const Node root(topology, Group::everyone(topology.size(), rank).members, rank, levels, 0);
   const AllReduceWriter writer{choice, levels.size(), size_of(request.datatype)};
   const int stages = 2 * static_cast<int>(levels.size()) + 1;

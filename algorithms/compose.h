@@ -53,7 +53,25 @@ using Parts = std::vector<int>;
 Result<plan::Program> compose_all_reduce(const plan::Request& request,
                                          const topology::Topology& topology,
                                          const plan::Tuning& tuning, int rank,
-                                         const std::vector<Parts>& levels, const Choice& choice);
+                                         const std::vector<Parts>& levels, const Choice& choice,
+                                         const char* name);
+
+/// The other collectives over one level, as <collective>_rail.cc describe them for hosts.
+Result<plan::Program> compose_reduce_scatter(const plan::Request& request,
+                                             const topology::Topology& topology,
+                                             const plan::Tuning& tuning, int rank,
+                                             const Parts& parts, const char* name);
+Result<plan::Program> compose_all_gather(const plan::Request& request,
+                                         const topology::Topology& topology,
+                                         const plan::Tuning& tuning, int rank, const Parts& parts,
+                                         const char* name);
+Result<plan::Program> compose_broadcast(const plan::Request& request,
+                                        const topology::Topology& topology,
+                                        const plan::Tuning& tuning, int rank, const Parts& parts,
+                                        const char* name);
+Result<plan::Program> compose_reduce(const plan::Request& request,
+                                     const topology::Topology& topology, const plan::Tuning& tuning,
+                                     int rank, const Parts& parts, const char* name);
 
 /// How a composition with `stages` stages divides its data: lanes work side by side, each on its
 /// own channels. A chunk is large enough that each shard's part of it is one of the tuning's

@@ -25,8 +25,14 @@ class PortMeter {
     const topology::Rank& source = topology_.rank(from);
     const topology::Rank& target = topology_.rank(to);
     if (source.host == target.host) {
-      ports_[static_cast<size_t>(from)].out += bytes;
-      ports_[static_cast<size_t>(to)].in += bytes;
+      Load& out = ports_[static_cast<size_t>(from)];
+      Load& in = ports_[static_cast<size_t>(to)];
+      out.out += bytes;
+      in.in += bytes;
+      if (source.domain != target.domain) {
+        out.away_out += bytes;
+        in.away_in += bytes;
+      }
       return;
     }
     Load& out = nics_[{source.host, source.nic}];
@@ -34,25 +40,27 @@ class PortMeter {
     out.out += bytes;
     in.in += bytes;
     if (source.rail != target.rail) {
-      out.spine_out += bytes;
-      in.spine_in += bytes;
+      out.away_out += bytes;
+      in.away_in += bytes;
     }
   }
 
-  /// Sets the three port loads of `cost`.
+  /// Sets the port and NIC loads of `cost`.
   void charge(plan::Cost& cost) const {
     for (const Load& port : ports_) {
       cost.inner_bytes = std::max({cost.inner_bytes, port.in, port.out});
+      cost.cross_bytes = std::max({cost.cross_bytes, port.away_in, port.away_out});
     }
     for (const auto& [where, nic] : nics_) {
       cost.outer_bytes = std::max({cost.outer_bytes, nic.in, nic.out});
-      cost.spine_bytes = std::max({cost.spine_bytes, nic.spine_in, nic.spine_out});
+      cost.spine_bytes = std::max({cost.spine_bytes, nic.away_in, nic.away_out});
     }
   }
 
  private:
+  /// Bytes, and of these what leaves the domain (ports) or the rail (NICs).
   struct Load {
-    double in = 0, out = 0, spine_in = 0, spine_out = 0;
+    double in = 0, out = 0, away_in = 0, away_out = 0;
   };
   const topology::Topology& topology_;
   std::vector<Load> ports_;

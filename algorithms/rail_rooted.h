@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "algorithms/compose.h"
+#include "algorithms/domains.h"
 #include "algorithms/port_meter.h"
 #include "algorithms/tree.h"
 
@@ -46,6 +47,7 @@ inline plan::Cost rail_rooted_cost(const plan::Request& request, const topology:
   while ((1 << static_cast<int>(depth)) < hosts) depth++;
   const double chunks = static_cast<double>(plan::chunk_count(request.count, chunk));
   cost.inner_bytes = 2 * n * (most - 1) / most;
+  cost.cross_bytes = cost.inner_bytes * cross_share(topology);
   cost.inner_rounds = 1 + spread_within(most, chunk_bytes).rounds(most);
   cost.outer_rounds = (chain ? hosts - 1 : depth) + std::max(0.0, chunks - 1);
   cost.local_bytes = n / most;

@@ -37,11 +37,14 @@ Shards::Shards(const topology::Topology& topology, const std::vector<int>& membe
   // Candidates to own a shard: per rail (or for lack of a common one, per part) and part.
   std::vector<std::vector<Ranks>> lines;
   std::vector<std::map<int, Ranks>> rails;
+  const bool one_host = std::all_of(members.begin(), members.end(), [&](int r) {
+    return topology.rank(r).host == topology.rank(members.front()).host;
+  });
   for (const Ranks& part : parts_) rails.push_back(by_rail(topology, part));
   for (const auto& [rail, first] : rails.front()) {
     const bool common = std::all_of(rails.begin(), rails.end(),
                                     [r = rail](const auto& part) { return part.contains(r); });
-    if (!common) continue;
+    if (!common || one_host) continue;
     lines.emplace_back();
     for (const auto& part : rails) lines.back().push_back(part.at(rail));
   }

@@ -18,8 +18,8 @@ namespace railccl::algorithms {
 /// every part; then only such rails are used, each for an equal share of the data, which is cut
 /// further among the ranks that share the rail in the part that has most of them. A part with fewer
 /// ranks on the rail gives several neighbouring shards to one rank. Ranks on other rails own
-/// nothing and hand their data to those that do. Without a common rail, shards are spread over each
-/// part's ranks in order.
+/// nothing and hand their data to those that do. Without a common rail, or inside one host, where
+/// rails carry nothing, shards are spread over each part's ranks in order.
 class Shards {
  public:
   /// `part_of[r]` for each global rank; `members` are global ranks in group order.

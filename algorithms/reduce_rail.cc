@@ -14,30 +14,20 @@
 #include "algorithms/staged.h"
 
 namespace railccl::algorithms {
-namespace {
 
-bool supports(const plan::Request& request, const topology::Topology& topology) {
-  return request.collective == Collective::reduce && has_rails(topology);
-}
-
-plan::Cost cost(const plan::Request& request, const topology::Topology& topology,
-                const plan::Tuning& tuning) {
-  return rail_rooted_cost(request, topology, tuning);
-}
-
-Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
-                            const plan::Tuning& tuning, int rank) {
+Result<plan::Program> compose_reduce(const plan::Request& request,
+                                     const topology::Topology& topology, const plan::Tuning& tuning,
+                                     int rank, const Parts& parts, const char* name) {
   const int root = request.root;
   const bool is_root = rank == root;
-  const Shards shards(topology, Group::everyone(topology.size(), rank).members,
-                      host_parts(topology));
+  const Shards shards(topology, Group::everyone(topology.size(), rank).members, parts);
   const int part = shards.part_with(rank), root_part = shards.part_with(root);
   const std::vector<int>& locals = shards.part(part);
   const Group group = group_of(locals, rank);
   const auto me = static_cast<size_t>(group.me);
   const uint64_t chunk = chunk_of(tuning, shards);
 
-  Builder b(request, topology.size(), rank, "rail");
+  Builder b(request, topology.size(), rank, name);
   const auto lanes = static_cast<uint64_t>(lanes_of(tuning, 3));
   for (uint64_t lane = 0; lane < lanes; lane++) {
     const Region in = b.input().block(lane, lanes);
@@ -84,6 +74,22 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
     write_stages(b, static_cast<int>(lane) * 3, in.count, chunk, {scatter, across, collect});
   }
   return std::move(b).take();
+}
+
+namespace {
+
+bool supports(const plan::Request& request, const topology::Topology& topology) {
+  return request.collective == Collective::reduce && has_rails(topology);
+}
+
+plan::Cost cost(const plan::Request& request, const topology::Topology& topology,
+                const plan::Tuning& tuning) {
+  return rail_rooted_cost(request, topology, tuning);
+}
+
+Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
+                            const plan::Tuning& tuning, int rank) {
+  return compose_reduce(request, topology, tuning, rank, host_parts(topology), "rail");
 }
 
 }  // namespace

@@ -12,19 +12,16 @@
 #include "algorithms/staged.h"
 
 namespace railccl::algorithms {
-namespace {
 
-bool supports(const plan::Request& request, const topology::Topology& topology) {
-  return request.collective == Collective::reduce_scatter && has_rails(topology);
-}
-
-Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
-                            const plan::Tuning& tuning, int rank) {
+Result<plan::Program> compose_reduce_scatter(const plan::Request& request,
+                                             const topology::Topology& topology,
+                                             const plan::Tuning& tuning, int rank,
+                                             const Parts& parts, const char* name) {
   const auto ranks = static_cast<uint64_t>(topology.size());
-  const Columns columns(topology, rank);
+  const Columns columns(topology, rank, parts);
   const Shards& shards = columns.shards;
   const uint64_t chunk = std::max<uint64_t>(1, tuning.chunk_elements);
-  Builder b(request, topology.size(), rank, "rail");
+  Builder b(request, topology.size(), rank, name);
   const auto lanes = static_cast<uint64_t>(lanes_of(tuning, 3));
   const std::vector<int> brought = columns.brought_by(rank);
   for (uint64_t lane = 0; lane < lanes; lane++) {
@@ -81,6 +78,17 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
     write_stages(b, static_cast<int>(lane) * 3, result.count, chunk, {within, across, hand_over});
   }
   return std::move(b).take();
+}
+
+namespace {
+
+bool supports(const plan::Request& request, const topology::Topology& topology) {
+  return request.collective == Collective::reduce_scatter && has_rails(topology);
+}
+
+Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
+                            const plan::Tuning& tuning, int rank) {
+  return compose_reduce_scatter(request, topology, tuning, rank, host_parts(topology), "rail");
 }
 
 }  // namespace

@@ -21,6 +21,7 @@ inline plan::Cost direct_rooted_cost(const plan::Request& request,
     if (r == request.root) continue;
     if (topology.rank(r).host == root.host) {
       cost.inner_bytes += block;
+      if (topology.rank(r).domain != root.domain) cost.cross_bytes += block;
     } else {
       cost.outer_bytes += block;
       if (topology.rank(r).rail != root.rail) cost.spine_bytes += block;
@@ -59,6 +60,7 @@ inline plan::Cost tree_rooted_cost(const plan::Request& request,
   const Binomial tree{topology.size()};
   plan::Cost cost;
   const bool one_host = topology.used_hosts().size() <= 1;
+  if (one_host) cost.cross_bytes = direct_rooted_cost(request, topology).cross_bytes;
   (one_host ? cost.inner_rounds : cost.outer_rounds) = tree.depth();
   (one_host ? cost.inner_bytes : cost.outer_bytes) = (topology.size() - 1) * block;
   if (!one_host && topology.rails().size() > 1) cost.spine_bytes = cost.outer_bytes;

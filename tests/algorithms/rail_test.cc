@@ -203,7 +203,7 @@ TEST(Rail, AnyInnerAndAnyOuterPattern) {
                 request, topology.size(),
                 [&](int rank) {
                   return compose_all_reduce(request, topology, tuning, rank, {host_parts(topology)},
-                                            {&inner, &outer});
+                                            {&inner, &outer}, "rail");
                 },
                 options_of(topology));
             ASSERT_TRUE(report.is_ok()) << shape.name << " " << inner.name << " in " << outer.name
@@ -232,7 +232,7 @@ TEST(Rail, AllReduceComposesToAnyDepth) {
       const auto report = plan::check(
           request, topology.size(),
           [&](int rank) {
-            return compose_all_reduce(request, topology, {1, 9}, rank, levels, {});
+            return compose_all_reduce(request, topology, {1, 9}, rank, levels, {}, "rail");
           },
           options_of(topology));
       ASSERT_TRUE(report.is_ok()) << levels.size() << " levels: " << report.status().text();
@@ -254,7 +254,7 @@ TEST(Rail, StagesOverlapChunkByChunk) {
         request, topology.size(),
         [&](int rank) {
           return compose_all_reduce(request, topology, {1, 16}, rank, {host_parts(topology)},
-                                    {&inner, &outer});
+                                    {&inner, &outer}, "rail");
         },
         options_of(topology));
     EXPECT_TRUE(report.is_ok()) << report.status().text();

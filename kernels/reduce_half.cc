@@ -12,8 +12,11 @@ namespace railccl::kernels::HWY_NAMESPACE {
 
 void reduce_half_here(const Job& job, Datatype type, Reduction op) {
   if (type == Datatype::float16) {
-    if (!reduce_codes<int16_t, 0x7c00, false>(job, op)) reduce_op<HalfReduceCodec>(job, op);
-    return;
+    if (reduce_codes<int16_t, 0x7c00, false>(job, op)) return;
+#if HWY_TARGET == HWY_AVX3
+    if (job.n_more > 0) return reduce_op<HalfJoinCodec>(job, op);
+#endif
+    return reduce_op<HalfReduceCodec>(job, op);
   }
   if (reduce_codes<int16_t, 0x7f80, false>(job, op)) return;
 #if HWY_TARGET == HWY_AVX3

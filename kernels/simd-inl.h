@@ -170,19 +170,37 @@ struct HalfCodecOf {
     out[0] = widen_half(D(), load_bits(Codes(), from));
   }
   static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    store_bits(Codes(), codes_of(in[0]), to, streaming);
+  }
+
+ protected:
+  static HWY_INLINE hn::VFromD<Codes> codes_of(V v) {
 #if HWY_ARCH_X86 && HWY_TARGET <= HWY_AVX2
-    const auto code = hn::BitCast(Codes(), hn::DemoteTo(hn::Rebind<hwy::float16_t, D>(), in[0]));
+    return hn::BitCast(Codes(), hn::DemoteTo(hn::Rebind<hwy::float16_t, D>(), v));
 #else
-    const auto code = narrow(Codes(), encode_small<10, 15, 16>(in[0], 0x1.0p16f, 0x1.8p16f));
+    return narrow(Codes(), encode_small<10, 15, 16>(v, 0x1.0p16f, 0x1.8p16f));
 #endif
-    store_bits(Codes(), code, to, streaming);
   }
 };
 
 using HalfCodec = HalfCodecOf<F32>;
 #if HWY_TARGET == HWY_AVX3
-/// Zen 4 converts two vectors of 256 bits faster than one of 512: 80 instead of 70 GB/s.
+/// Zen 4 converts two vectors of 256 bits faster than one of 512: 100 instead of 75 GB/s.
 using HalfReduceCodec = HalfCodecOf<hn::CappedTag<float, 8>>;
+
+/// The same with two vectors to a store. One store a cycle is enough for one destination, and
+/// joining costs more than it saves; for two destinations it saves more: 117 instead of 104 GB/s.
+struct HalfJoinCodec : HalfReduceCodec {
+  static constexpr size_t kPack = 2;
+  static HWY_INLINE void load(const uint8_t* from, V* out) {
+    HalfReduceCodec::load(from, out);
+    HalfReduceCodec::load(from + hn::MaxLanes(D()) * kBytes, out + 1);
+  }
+  static HWY_INLINE void store(const V* in, uint8_t* to, bool streaming) {
+    const hn::Twice<Codes> both;
+    store_bits(both, hn::Combine(both, codes_of(in[1]), codes_of(in[0])), to, streaming);
+  }
+};
 #else
 using HalfReduceCodec = HalfCodec;
 #endif

@@ -23,6 +23,8 @@ namespace railccl::topology {
     "copying 1 MiB that another core has just written, bytes copied")                            \
   X(message_bytes_per_s, "message", bytes_per_s,                                                 \
     "two cores sending each other 128 KiB through memory, bytes of a message")                   \
+  X(cross_bytes_per_s, "cross", bytes_per_s,                                                     \
+    "the same across NUMA nodes or caches; where nothing is across, as message")                 \
   X(core_traffic_bytes_per_s, "core-traffic", bytes_per_s,                                       \
     "one core copying outside the caches, bytes read and written")                               \
   X(core_streaming_bytes_per_s, "core-streaming", bytes_per_s, "the same with streaming stores") \

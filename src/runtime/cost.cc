@@ -92,7 +92,7 @@ double peer_rate(const Speeds& speeds, double bytes) {
 /// What one host charges.
 struct Prices {
   double round_s = 0, message_byte_s = 0, shared_byte_s = 0, peer_byte_s = 0, local_byte_s = 0,
-         memory_s = 0;
+         memory_s = 0, cross_byte_s = 0;
 
   void raise(const Prices& other) {
     round_s = std::max(round_s, other.round_s);
@@ -101,6 +101,7 @@ struct Prices {
     peer_byte_s = std::max(peer_byte_s, other.peer_byte_s);
     local_byte_s = std::max(local_byte_s, other.local_byte_s);
     memory_s = std::max(memory_s, other.memory_s);
+    cross_byte_s = std::max(cross_byte_s, other.cross_byte_s);
   }
 };
 
@@ -116,7 +117,8 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   const Speeds& speeds = host.speeds;
   if (!speeds.known()) {
     const double inner = turns / host.inner_bytes_per_s, copy = turns / host.copy_bytes_per_s;
-    return {turns * host.inner_alpha_s, inner, copy, inner, copy, 0};
+    // Crossing between domains is taken to cost as much again.
+    return {turns * host.inner_alpha_s, inner, copy, inner, copy, 0, inner};
   }
   Prices prices;
   prices.round_s = speeds.signal_s + turns * channels * (strip ? kStripSeconds : kStepSeconds);
@@ -129,6 +131,8 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   const double message_byte = turns / speeds.message_bytes_per_s;
   const bool by_lane = piece <= static_cast<double>(transport::kLaneBytesMax);
   prices.message_byte_s = by_lane ? 2 * message_byte : message_byte;
+  // What crosses takes longer than what stays, by message or load.
+  prices.cross_byte_s = std::max(0.0, turns / speeds.cross_bytes_per_s - message_byte);
   prices.shared_byte_s = std::max(copy, message_byte - turns / speeds.peer_small_bytes_per_s);
   prices.local_byte_s = copy;
   const double touched = memory_bytes(request, topology, h);
@@ -161,7 +165,8 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
   return cost.inner_rounds * most.round_s + cost.inner_bytes * most.message_byte_s +
          cost.shared_bytes * most.shared_byte_s + cost.peer_bytes * most.peer_byte_s +
          cost.local_bytes * most.local_byte_s + most.memory_s +
-         cost.outer_rounds * topology.network_alpha_s() + cost.outer_bytes * nic_byte +
+         cost.cross_bytes * most.cross_byte_s + cost.outer_rounds * topology.network_alpha_s() +
+         cost.outer_bytes * nic_byte +
          cost.spine_bytes * (topology.oversubscription() - 1) * nic_byte +
          (tuning.channels - 1) * kChannelSeconds;
 }

@@ -2,12 +2,13 @@
 //
 // The alpha-beta-gamma model (Hockney 1994 for messages, plus a term per byte touched locally):
 // every term of plan::Cost times the topology's constant for it, for the slowest host. Inside a
-// host whose speeds were measured (topology/speeds.h) there are five constants:
+// host whose speeds were measured (topology/speeds.h) there are six constants:
 //
 //   round      a flag's way between cores plus what the ranks do for a message; when the host has
 //              fewer cores than ranks, also the yielding until everyone has had a turn
 //   message    per byte: copied out by the sender, then copied or combined by the receiver
 //   peer       per byte loaded from a peer's memory, which is in the peer's cache
+//   cross      per byte, on top of these, that crosses between NUMA nodes or last-level caches
 //   local      per byte copied or reduced in the own cache
 //   memory     per byte of the call's buffers, once they are too big for the caches together: what
 //              memory takes longer than the caches would have

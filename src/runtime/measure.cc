@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <functional>
 #include <set>
@@ -334,13 +335,25 @@ Result<double> message_rate(int first, int second, kernels::Store store, const S
       if (message >= kForgottenBytes / kMessage)
         samples.push_back(static_cast<double>(kMessage) / seconds_since(start));
       // Ahead of the other, which is to see it in time.
-      if (static_cast<int>(samples.size()) == sampling.samples || end.passed())
+      if (static_cast<int>(samples.size()) == sampling.samples ||
+          (!samples.empty() && end.passed()))
         last.store(std::min(last.load(std::memory_order_relaxed), message + 1),
                    std::memory_order_relaxed);
     }
   }));
   if (samples.empty()) return Status(Code::timeout, "messages took too long to cross");
   return good_rate(samples);
+}
+
+/// With whichever kind of stores is faster.
+Result<double> best_message_rate(int first, int second, const Sampling& sampling,
+                                 const Deadline& deadline) {
+  double best = 0;
+  for (const kernels::Store store : {kernels::Store::cached, kernels::Store::streaming}) {
+    RAILCCL_TRY(const double rate, message_rate(first, second, store, sampling, deadline));
+    best = std::max(best, rate);
+  }
+  return best;
 }
 
 /// Bytes of each of the two buffers of each of `threads` threads: together well outside the last
@@ -432,7 +445,46 @@ std::vector<int> one_per_core(const std::vector<int>& cpus) {
   return chosen;
 }
 
+/// Where a CPU is.
+struct Place {
+  std::string node;   // "node0"
+  std::string cache;  // the CPUs that share its last-level cache
+};
+
+Place place_of(int cpu, const std::string& sysfs) {
+  const std::string folder = fmt::format("{}/devices/system/cpu/cpu{}", sysfs, cpu);
+  Place place;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    const std::string name = entry.path().filename();
+    if (name.starts_with("node")) place.node = name;
+  }
+  // Caches are numbered from the core outwards.
+  for (int index = 0;; index++) {
+    std::ifstream file(fmt::format("{}/cache/index{}/shared_cpu_list", folder, index));
+    std::string shared;
+    if (!std::getline(file, shared)) return place;
+    place.cache = shared;
+  }
+}
+
 }  // namespace
+
+Neighbours neighbours_of_first(const std::vector<int>& cpus, const std::string& sysfs) {
+  const Place first = place_of(cpus[0], sysfs);
+  int near = -1, other_cache = -1, other_node = -1;
+  for (size_t i = 1; i < cpus.size() && (near < 0 || other_node < 0); i++) {
+    const Place place = place_of(cpus[i], sysfs);
+    int& found = place.node != first.node     ? other_node
+                 : place.cache != first.cache ? other_cache
+                                              : near;
+    if (found < 0) found = cpus[i];
+  }
+  const int far = other_node >= 0 ? other_node : other_cache;
+  if (near < 0) near = other_cache >= 0 ? other_cache : other_node;
+  if (near < 0) near = cpus[0];
+  return {near, far < 0 ? near : far};
+}
 
 std::vector<int> cores_to_measure() {
   std::vector<int> cores = one_per_core(allowed_cpus());
@@ -461,7 +513,8 @@ Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_b
   std::vector<int> spread;
   const size_t most = std::min(cpus.size(), static_cast<size_t>(kMeasuredCoresMax));
   for (size_t i = 0; i < most; i++) spread.push_back(cpus[i * cpus.size() / most]);
-  const int first = cpus[0], second = cpus.size() > 1 ? cpus[1] : cpus[0];
+  const int first = cpus[0];
+  const auto [second, far] = neighbours_of_first(cpus);
 
   Speeds speeds;
   RAILCCL_CHECK(measure_cached(first, 4 * times, speeds));
@@ -474,15 +527,17 @@ Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_b
                 peer_rate(first, second, kPeerSmallBytes, sampling(40), deadline));
     RAILCCL_TRY(speeds.peer_large_bytes_per_s,
                 peer_rate(first, second, kPeerLargeBytes, sampling(8), deadline));
-    for (const kernels::Store store : {kernels::Store::cached, kernels::Store::streaming}) {
-      RAILCCL_TRY(const double rate, message_rate(first, second, store, sampling(60), deadline));
-      speeds.message_bytes_per_s = std::max(speeds.message_bytes_per_s, rate);
+    RAILCCL_TRY(speeds.message_bytes_per_s,
+                best_message_rate(first, second, sampling(60), deadline));
+    speeds.cross_bytes_per_s = speeds.message_bytes_per_s;
+    if (far != second) {
+      RAILCCL_TRY(speeds.cross_bytes_per_s, best_message_rate(first, far, sampling(60), deadline));
     }
   } else {
     // One core: what another rank wrote is in its own cache, and a flag waits for a turn.
     speeds.signal_s = speeds.yield_s;
     speeds.peer_small_bytes_per_s = speeds.peer_large_bytes_per_s = speeds.copy_bytes_per_s;
-    speeds.message_bytes_per_s = speeds.copy_bytes_per_s / 2;
+    speeds.message_bytes_per_s = speeds.cross_bytes_per_s = speeds.copy_bytes_per_s / 2;
   }
   const size_t bytes = memory_bytes(spread.size(), last_level_cache_bytes);
   const Sampling memory = {1 + times, times * 40};

@@ -115,15 +115,21 @@ TEST(Cost, TheBoundGrowsWithTheBytes) {
   }
 }
 
-/// One host of `ranks` ranks on `cores` cores that has been measured.
-topology::Topology measured_host(int ranks, int cores, const topology::Speeds& speeds) {
+/// One host of `ranks` ranks on `cores` cores that has been measured, ranks dealt evenly to NUMA
+/// nodes.
+topology::Topology measured_host(int ranks, int cores, const topology::Speeds& speeds,
+                                 int numas = 1) {
   topology::Host host;
   host.cores = cores;
   host.cores_per_cache = cores;
   host.last_level_cache_bytes = 32 << 20;
+  host.numas.resize(static_cast<size_t>(numas));
   host.set_speeds(speeds);
   std::vector<topology::Rank> places(static_cast<size_t>(ranks));
-  for (size_t r = 0; r < places.size(); r++) places[r].process = r + 1;
+  for (size_t r = 0; r < places.size(); r++) {
+    places[r].process = r + 1;
+    places[r].numa = static_cast<int>(r) * numas / ranks;
+  }
   return topology::Topology({host}, {}, places);
 }
 
@@ -137,6 +143,7 @@ topology::Speeds ordinary_speeds() {
   speeds.peer_small_bytes_per_s = 20e9;
   speeds.peer_large_bytes_per_s = 15e9;
   speeds.message_bytes_per_s = 10e9;
+  speeds.cross_bytes_per_s = 4e9;
   speeds.core_traffic_bytes_per_s = speeds.core_streaming_bytes_per_s = 20e9;
   speeds.host_traffic_bytes_per_s = speeds.host_streaming_bytes_per_s = 30e9;
   return speeds;
@@ -144,9 +151,10 @@ topology::Speeds ordinary_speeds() {
 
 TEST(Cost, FollowsWhatWasMeasured) {
   const topology::Topology usual = measured_host(2, 2, ordinary_speeds());
-  plan::Cost rounds, messages, loads, layouts, copies;
+  plan::Cost rounds, messages, loads, layouts, copies, crossings;
   rounds.inner_rounds = 10;
   messages.inner_bytes = loads.peer_bytes = layouts.shared_bytes = copies.local_bytes = 1e6;
+  crossings.cross_bytes = 1e6;
   const auto price = [](const plan::Cost& cost, const topology::Topology& topology,
                         uint64_t count = 1000, int channels = 1) {
     return runtime::seconds_of(cost, sum_request(count), topology, {channels, 1 << 14});
@@ -166,6 +174,9 @@ TEST(Cost, FollowsWhatWasMeasured) {
   EXPECT_GT(price(messages, with(&Speeds::message_bytes_per_s, 0.5)), price(messages, usual));
   EXPECT_GT(price(loads, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(loads, usual));
   EXPECT_EQ(price(copies, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(copies, usual));
+  // What crosses domains takes the difference longer, or nothing where it is as fast.
+  EXPECT_NEAR(price(crossings, usual), 1e6 * (1 / 4e9 - 1 / 10e9), 1e-9);
+  EXPECT_NEAR(price(crossings, with(&Speeds::cross_bytes_per_s, 3)), 0, 1e-9);
   // With two ranks to a core everyone waits for turns.
   const topology::Topology crowded = measured_host(4, 2, ordinary_speeds());
   EXPECT_GT(price(rounds, crowded), price(rounds, usual) + 10 * 1e-6);
@@ -178,6 +189,38 @@ TEST(Cost, FollowsWhatWasMeasured) {
             price(copies, usual, 64 << 20));
   // Channels share the way of a flag, not the thread that looks after them.
   EXPECT_GT(price(rounds, usual, 1000, 4), price(rounds, usual, 1000, 1));
+}
+
+TEST(Chooser, TakesDomainsForLargeMessagesOnHostsThatHaveSeveral) {
+  const auto chosen = [](const topology::Topology& topology, Collective collective, uint64_t count,
+                         bool load_store) {
+    auto chooser = Chooser::make(settings_with(), 0, 0, load_store);
+    EXPECT_TRUE(chooser.is_ok());
+    auto choice = chooser->choose(sum_request(count, collective), topology);
+    EXPECT_TRUE(choice.is_ok());
+    return std::string(choice->algorithm->name);
+  };
+  for (const auto& [ranks, numas] : {std::pair{8, 2}, {16, 2}, {16, 4}, {64, 8}, {9, 2}}) {
+    const topology::Topology several = measured_host(ranks, ranks, ordinary_speeds(), numas);
+    const std::string shape = fmt::format("{} ranks, {} nodes", ranks, numas);
+    EXPECT_EQ(chosen(several, Collective::all_reduce, 4 << 20, true), "domains_shared") << shape;
+    EXPECT_EQ(chosen(several, Collective::all_reduce, 4 << 20, false), "domains") << shape;
+    for (const Collective collective : {Collective::reduce_scatter, Collective::all_gather})
+      EXPECT_EQ(chosen(several, collective, 1 << 20, false), "domains")
+          << name_of(collective) << " on " << shape;
+    // Where nobody has measured, too.
+    topology::Topology unknown = measured_host(ranks, ranks, {}, numas);
+    EXPECT_EQ(chosen(unknown, Collective::all_reduce, 4 << 20, false), "domains") << shape;
+    for (int c = 0; c < kCollectiveCount; c++)
+      EXPECT_FALSE(chosen(several, static_cast<Collective>(c), 1, true).starts_with("domains"))
+          << name_of(static_cast<Collective>(c)) << " on " << shape;
+  }
+  for (int c = 0; c < kCollectiveCount; c++)
+    for (uint64_t count = 1; count <= 1 << 24; count *= 16)
+      for (const bool load_store : {true, false})
+        EXPECT_FALSE(chosen(measured_host(16, 16, ordinary_speeds()), static_cast<Collective>(c),
+                            count, load_store)
+                         .starts_with("domains"));
 }
 
 TEST(Cost, MoreBytesNeverCostLess) {

@@ -51,6 +51,11 @@ TEST(Measure, GivesFiguresThatAMachineCanHave) {
   // What must hold on any machine, sanitized and loaded as it may be.
   EXPECT_LT(speeds->signal_s, 1e-2);
   EXPECT_LT(speeds->signal_s, speeds->wake_s);
+  const std::vector<int> cores = runtime::cores_to_measure();
+  const runtime::Neighbours neighbours = runtime::neighbours_of_first(cores);
+  if (neighbours.near == neighbours.far) {
+    EXPECT_EQ(speeds->cross_bytes_per_s, speeds->message_bytes_per_s);
+  }
   ASSERT_EQ(sched_getaffinity(0, sizeof after, &after), 0);
   EXPECT_TRUE(CPU_EQUAL(&before, &after));
 }
@@ -63,6 +68,38 @@ TEST(Measure, OneCoreIsEnough) {
   expect_plausible(*speeds);
   EXPECT_EQ(speeds->signal_s, speeds->yield_s);
   EXPECT_EQ(speeds->host_streaming_bytes_per_s, speeds->core_streaming_bytes_per_s);
+}
+
+// A tree as the kernel shows it, of CPUs that firmware numbered node by node in turn.
+TEST(Measure, ChoosesWhomToMeasureTheFirstCoreWith) {
+  std::string pattern = (fs::path(testing::TempDir()) / "railccl_sys_XXXXXX").string();
+  ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+  const fs::path root = pattern;
+  const auto cpu = [&](int number, int node, const std::string& shared) {
+    const fs::path folder = root / fmt::format("devices/system/cpu/cpu{}", number);
+    fs::create_directories(folder / fmt::format("node{}", node));
+    for (const auto& [index, list] : {std::pair{0, std::to_string(number)}, {1, shared}}) {
+      const fs::path cache = folder / fmt::format("cache/index{}", index);
+      fs::create_directories(cache);
+      std::ofstream(cache / "shared_cpu_list") << list << '\n';
+    }
+  };
+  cpu(0, 0, "0,4");
+  cpu(1, 1, "1,5");
+  cpu(2, 0, "2,6");
+  cpu(4, 0, "0,4");
+  const auto neighbours = [&](const std::vector<int>& cpus) {
+    const runtime::Neighbours found = runtime::neighbours_of_first(cpus, root.string());
+    return std::pair(found.near, found.far);
+  };
+  EXPECT_EQ(neighbours({0, 1, 2, 4}), std::pair(4, 1));
+  EXPECT_EQ(neighbours({0, 2, 4}), std::pair(4, 2));  // another cache, where there is no other node
+  EXPECT_EQ(neighbours({0, 4}), std::pair(4, 4));
+  EXPECT_EQ(neighbours({0, 1}), std::pair(1, 1));
+  EXPECT_EQ(neighbours({0, 1, 2}), std::pair(2, 1));
+  EXPECT_EQ(neighbours({2}), std::pair(2, 2));
+  EXPECT_EQ(neighbours({7, 8, 9}), std::pair(8, 8));  // nothing is known
+  fs::remove_all(root);
 }
 
 TEST(Measure, LooksBeyondTheCoreThatALauncherBoundARankTo) {

@@ -28,11 +28,14 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const DomainCut cut(request, topology, tuning);
   const AllReducePattern& outer = all_reduce_across(cut.domains, cut.shard_bytes());
   const double across = outer.rounds(cut.domains);
-  const double within = spread_within(cut.most, cut.chunk_bytes).rounds(cut.most);
+  const SpreadPattern& inner = spread_within(cut.most, cut.chunk_bytes);
+  const double within = inner.rounds(cut.most);
   plan::Cost cost;
+  cost.staged = true;
   cost.cross_bytes = outer.bytes(cut.domains, cut.owned_most());
   cost.inner_bytes = 2 * cut.spread_bytes() + cost.cross_bytes;
   cost.inner_rounds = 2 * within + across + (cut.chunks - 1) * std::max(within, across);
+  cost.inner_extra = cut.chunks * 2 * inner.extra(cut.most);
   cost.local_bytes = cut.bytes;
   return cost;
 }

@@ -26,11 +26,13 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const DomainCut cut(request, topology, tuning);
   const AllReducePattern& outer = all_reduce_across(cut.domains, cut.shard_bytes());
   plan::Cost cost;
+  cost.staged = true;
   cost.inner_bytes = cost.cross_bytes = outer.bytes(cut.domains, cut.owned_most());
   cost.peer_bytes = 2 * cut.spread_bytes();
   cost.shared_bytes = cut.bytes;
-  cost.inner_rounds =
-      std::ceil(cut.chunks / std::max(1, tuning.channels)) * (4 + outer.rounds(cut.domains));
+  const double turns = std::ceil(cut.chunks / std::max(1, tuning.channels));
+  cost.inner_rounds = turns * (4 + outer.rounds(cut.domains));
+  cost.inner_extra = turns * 4 * std::max(0, cut.most - 2);
   cost.local_bytes = cut.owned_most();
   return cost;
 }

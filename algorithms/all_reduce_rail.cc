@@ -34,6 +34,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const SpreadPattern& inner = spread_within(most, chunk_bytes);
 
   plan::Cost cost;
+  cost.staged = true;
   PortMeter meter(topology);
   const Region whole{plan::Buffer::output, plan::kHere, 0, request.count};
   for (int s = 0; s < shards.count(); s++) {
@@ -48,6 +49,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   cost.inner_bytes = 2 * n * (most - 1) / most;
   cost.cross_bytes = cost.inner_bytes * cross_share(topology);
   cost.inner_rounds = 2 * inner.rounds(most);
+  cost.inner_extra = 2 * inner.extra(most);
   cost.outer_rounds =
       static_cast<double>(plan::chunk_count(request.count, chunk)) * outer.rounds(hosts);
   cost.local_bytes = n;

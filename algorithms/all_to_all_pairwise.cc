@@ -32,6 +32,9 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const double at_once = kLead * tuning.channels;
   cost.inner_rounds = std::ceil((most - 1) / at_once);
   cost.outer_rounds = std::ceil((topology.size() - most) / at_once);
+  cost.inner_extra = (most - 1.0) / tuning.channels - cost.inner_rounds;
+  cost.outer_extra =
+      static_cast<double>(topology.size() - most) / tuning.channels - cost.outer_rounds;
   cost.local_bytes = block;
   return cost;
 }

@@ -288,6 +288,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
       (request.count + lanes - 1) / lanes * static_cast<uint64_t>(most) <= tuning.chunk_elements;
   const double steps = (hosts - 1) * (bundled ? 1 : most);
   plan::Cost cost;
+  cost.staged = true;
   charge_all_to_all(topology, block, true, cost);
   cost.inner_bytes = block * (most - 1) * hosts;
   cost.cross_bytes = cost.inner_bytes * cross_share(topology);

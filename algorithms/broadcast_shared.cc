@@ -62,6 +62,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   if (topology.size() == 1 || !request.in_place) cost.local_bytes = n;
   if (topology.size() == 1) return cost;
   cost.inner_rounds = 1 + iterations_of(request.count, tuning, tuning.channels, 1);
+  cost.inner_extra = cost.inner_rounds * (topology.size() - 2);
   cost.shared_bytes = n;
   cost.peer_bytes = n;
   if (topology.domains_of_host(topology.used_hosts()[0]) > 1) cost.cross_bytes = n;

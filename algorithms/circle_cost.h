@@ -49,6 +49,7 @@ class CircleCost {
     if (p < 2) return;
     std::map<std::pair<int, int>, std::pair<double, double>> nics;  // (host, NIC) -> all, spine
     double inner = 0, cross = 0;
+    int near_most = 1, far_most = 0;
     const auto domains = domain_sizes(topology_);
     std::map<int, int> of_rail;
     std::map<std::pair<int, int>, int> of_host_rail;
@@ -59,6 +60,8 @@ class CircleCost {
     for (const topology::Rank& r : topology_.ranks()) {
       const int near = static_cast<int>(topology_.ranks_of_host(r.host).size());
       const int same_rail = of_rail[r.rail] - of_host_rail[{r.host, r.rail}];
+      near_most = std::max(near_most, near);
+      far_most = std::max(far_most, p - near);
       inner = std::max(inner, bytes * (near - 1));
       cross = std::max(cross, bytes * (near - domains.at({r.host, r.domain})));
       auto& [all, spine] = nics[{r.host, r.nic}];
@@ -74,7 +77,9 @@ class CircleCost {
     everyone_cross_ += cross;
     everyone_outer_ += outer;
     everyone_spine_ += spine_bytes;
-    (outer > 0 ? cost_.outer_rounds : cost_.inner_rounds) += rounds;
+    (far_most > 0 ? cost_.outer_rounds : cost_.inner_rounds) += rounds;
+    cost_.inner_extra += rounds * (far_most > 0 ? near_most - 1 : near_most - 2);
+    cost_.outer_extra += rounds * std::max(0, far_most - 1);
   }
 
   /// Bytes that the slowest rank reads in copies and reductions.

@@ -42,6 +42,7 @@ plan::Cost columns_cost(const plan::Request& request, const topology::Topology& 
     for (const auto& [rank, blocks] : brought) brought_least = std::min(brought_least, blocks);
   }
   plan::Cost cost;
+  cost.staged = true;
   for (const auto& [nic, bytes] : nics) cost.outer_bytes = std::max(cost.outer_bytes, bytes);
   for (const auto& [nic, bytes] : spine) cost.spine_bytes = std::max(cost.spine_bytes, bytes);
   cost.inner_bytes = (topology.size() - brought_least) * block;
@@ -51,8 +52,9 @@ plan::Cost columns_cost(const plan::Request& request, const topology::Topology& 
   const auto bytes = static_cast<uint64_t>(block * hosts);
   const int most = topology.ranks_per_host_max();
   cost.outer_rounds = chunks * spread_across(hosts, bytes).rounds(hosts);
-  cost.inner_rounds =
-      spread_within(most, static_cast<uint64_t>(block * topology.size())).rounds(most);
+  const SpreadPattern& inner = spread_within(most, static_cast<uint64_t>(block * topology.size()));
+  cost.inner_rounds = inner.rounds(most);
+  cost.inner_extra = inner.extra(most);
   cost.local_bytes = block * hosts;
   return cost;
 }

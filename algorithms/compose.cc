@@ -15,6 +15,8 @@ namespace {
 double log2_rounds(int size) { return std::bit_width(static_cast<unsigned>(size - 1)); }
 double ring_rounds(int size) { return size - 1; }
 double one_round(int size) { return size > 1 ? 1 : 0; }
+double no_extra(int) { return 0; }
+double all_at_once(int size) { return std::max(0, size - 2); }
 double twice_the_rest(int size, double bytes) { return 2 * bytes * (size - 1) / size; }
 
 constexpr uint64_t kSmallBytes = 32 << 10;  // where a message's latency is about its transfer time
@@ -27,13 +29,13 @@ const std::vector<SpreadPattern>& spread_patterns() {
        [](const Stage& stage, const Blocks& input, const Region& output) {
          ring_reduce_scatter(stage, input, output);
        },
-       ring_all_gather, ring_rounds},
+       ring_all_gather, ring_rounds, no_extra},
       {"halving",
        [](const Stage& stage, const Blocks& input, const Region& output) {
          halving_reduce_scatter(stage, input, output);
        },
-       bruck_all_gather, log2_rounds},
-      {"direct", direct_reduce_scatter, direct_all_gather, one_round},
+       bruck_all_gather, log2_rounds, no_extra},
+      {"direct", direct_reduce_scatter, direct_all_gather, one_round, all_at_once},
   };
   return patterns;
 }

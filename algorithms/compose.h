@@ -19,8 +19,9 @@ struct SpreadPattern {
   const char* name;
   void (*reduce_scatter)(const Stage&, const Blocks& input, const Region& output);
   void (*all_gather)(const Stage&, const Region& mine, const Blocks& output);
-  /// Messages in sequence for a group of that size.
+  /// Messages in sequence for a group of that size, and those of a member beyond one for each.
   double (*rounds)(int size);
+  double (*extra)(int size);
 };
 struct AllReducePattern {
   const char* name;

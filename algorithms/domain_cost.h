@@ -60,10 +60,12 @@ inline plan::Cost domain_rooted_cost(const plan::Request& request,
   // In a tree of three or more a rank may serve two.
   const double copies = chain || cut.domains == 2 ? 1 : 2;
   plan::Cost cost;
+  cost.staged = true;
   cost.cross_bytes = copies * cut.owned_most();
   cost.inner_bytes = 2 * cut.spread_bytes() + cost.cross_bytes;
-  cost.inner_rounds =
-      1 + hops + spread_within(cut.most, cut.chunk_bytes).rounds(cut.most) + cut.chunks - 1;
+  const SpreadPattern& within = spread_within(cut.most, cut.chunk_bytes);
+  cost.inner_rounds = 1 + hops + within.rounds(cut.most) + cut.chunks - 1;
+  cost.inner_extra = cut.chunks * within.extra(cut.most);
   cost.local_bytes = cut.bytes / cut.most;
   return cost;
 }
@@ -82,6 +84,7 @@ inline plan::Cost domain_columns_cost(const plan::Request& request,
     for (const int r : shards.part(part)) of_shard[static_cast<size_t>(shards.column_of(r))]++;
   }
   plan::Cost cost;
+  cost.staged = true;
   for (int part = 0; part < shards.parts(); part++) {
     std::map<int, double> from_elsewhere;
     for (const int r : shards.part(part)) from_elsewhere[r] = -1;  // the own block
@@ -98,6 +101,7 @@ inline plan::Cost domain_columns_cost(const plan::Request& request,
   cost.inner_rounds =
       std::max(1.0, chunks) * spread_across(shards.parts(), across).rounds(shards.parts()) +
       spread_within(most, within).rounds(most);
+  cost.inner_extra = std::max(1.0, chunks) * spread_within(most, within).extra(most);
   return cost;
 }
 

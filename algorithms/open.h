@@ -64,6 +64,7 @@ inline plan::Cost open_cost(int ranks, double own_bytes, double peer_bytes) {
   cost.local_bytes = own_bytes;
   if (ranks == 1) return cost;
   cost.inner_rounds = 2;
+  cost.inner_extra = 2 * (ranks - 2);
   cost.peer_bytes = peer_bytes * (ranks - 1);
   return cost;
 }

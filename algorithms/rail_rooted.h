@@ -26,6 +26,7 @@ inline plan::Cost rail_rooted_cost(const plan::Request& request, const topology:
   const bool chain = chain_across(chunk_bytes / static_cast<uint64_t>(shards.count()));
 
   plan::Cost cost;
+  cost.staged = true;
   PortMeter meter(topology);
   const Region whole{plan::Buffer::output, plan::kHere, 0, request.count};
   for (int s = 0; s < shards.count(); s++) {
@@ -48,7 +49,9 @@ inline plan::Cost rail_rooted_cost(const plan::Request& request, const topology:
   const double chunks = static_cast<double>(plan::chunk_count(request.count, chunk));
   cost.inner_bytes = 2 * n * (most - 1) / most;
   cost.cross_bytes = cost.inner_bytes * cross_share(topology);
-  cost.inner_rounds = 1 + spread_within(most, chunk_bytes).rounds(most);
+  const SpreadPattern& inner = spread_within(most, chunk_bytes);
+  cost.inner_rounds = 1 + inner.rounds(most);
+  cost.inner_extra = inner.extra(most);
   cost.outer_rounds = (chain ? hosts - 1 : depth) + std::max(0.0, chunks - 1);
   cost.local_bytes = n / most;
   return cost;

@@ -17,6 +17,9 @@ inline plan::Cost direct_rooted_cost(const plan::Request& request,
   const double block = static_cast<double>(plan::bytes_of(request));
   const topology::Rank& root = topology.rank(request.root);
   plan::Cost cost;
+  const int near = static_cast<int>(topology.ranks_of_host(root.host).size());
+  cost.inner_extra = std::max(0, near - 2);
+  cost.outer_extra = std::max(0, topology.size() - near - 1);
   for (int r = 0; r < topology.size(); r++) {
     if (r == request.root) continue;
     if (topology.rank(r).host == root.host) {

@@ -157,6 +157,8 @@ struct Tuning {
 struct Cost {
   double inner_rounds = 0;  // sequential messages or signals inside hosts
   double outer_rounds = 0;  // sequential messages between hosts
+  double inner_extra = 0;   // messages and signals of the busiest rank beyond one for each round,
+  double outer_extra = 0;   // inside hosts and between them
   double inner_bytes = 0;   // bytes through the slowest rank's in-host port, one direction
   double shared_bytes = 0;  // bytes that the slowest rank writes where peers will load them
   double peer_bytes = 0;    // bytes that the slowest rank loads straight from peers' memory
@@ -164,6 +166,7 @@ struct Cost {
   double outer_bytes = 0;   // bytes through the slowest NIC, one direction
   double spine_bytes = 0;   // of these, bytes that leave their rail
   double local_bytes = 0;   // bytes read by copies and reductions on the slowest rank
+  bool staged = false;      // the program has channels for its stages (staged.h)
 };
 
 /// A text form for people, golden files and tools; parse(print(p)) == p for what a Builder made and

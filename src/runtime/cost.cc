@@ -22,6 +22,10 @@ constexpr double kUnknownNicBytesPerS = 1.25e9;
 // any other. Fitted to calls of 8 KiB to 128 KiB between two ranks (docs/choice.md).
 constexpr double kStripSeconds = 0.05e-6;
 constexpr double kStepSeconds = 0.6e-6;
+// What a message costs that is under way together with others of its round.
+constexpr double kExtraStepSeconds = 0.2e-6;
+// The same between hosts: the system calls of both sides.
+constexpr double kOuterMessageSeconds = 3e-6;
 // Each further channel costs its own bookkeeping in every visit.
 constexpr double kChannelSeconds = 0.3e-6;
 
@@ -91,11 +95,12 @@ double peer_rate(const Speeds& speeds, double bytes) {
 
 /// What one host charges.
 struct Prices {
-  double round_s = 0, message_byte_s = 0, shared_byte_s = 0, peer_byte_s = 0, local_byte_s = 0,
-         memory_s = 0, cross_byte_s = 0;
+  double round_s = 0, extra_s = 0, message_byte_s = 0, shared_byte_s = 0, peer_byte_s = 0,
+         local_byte_s = 0, memory_s = 0, cross_byte_s = 0;
 
   void raise(const Prices& other) {
     round_s = std::max(round_s, other.round_s);
+    extra_s = std::max(extra_s, other.extra_s);
     message_byte_s = std::max(message_byte_s, other.message_byte_s);
     shared_byte_s = std::max(shared_byte_s, other.shared_byte_s);
     peer_byte_s = std::max(peer_byte_s, other.peer_byte_s);
@@ -118,10 +123,12 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   if (!speeds.known()) {
     const double inner = turns / host.inner_bytes_per_s, copy = turns / host.copy_bytes_per_s;
     // Crossing between domains is taken to cost as much again.
-    return {turns * host.inner_alpha_s, inner, copy, inner, copy, 0, inner};
+    return {
+        turns * host.inner_alpha_s, turns * kExtraStepSeconds, inner, copy, inner, copy, 0, inner};
   }
   Prices prices;
   prices.round_s = speeds.signal_s + turns * channels * (strip ? kStripSeconds : kStepSeconds);
+  prices.extra_s = turns * channels * (strip ? kStripSeconds : kExtraStepSeconds);
   // Everyone else on the core has a turn before the one who waits.
   if (turns > 1) prices.round_s += turns * speeds.yield_s;
   const double copy = turns / speeds.copy_bytes_per_s;
@@ -153,7 +160,7 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
   const double messages = std::max(1.0, cost.inner_rounds);
   const double piece = (cost.inner_bytes + cost.peer_bytes) / messages;
   const bool strip = piece <= static_cast<double>(transport::kLaneBytesMax) &&
-                     cost.peer_bytes == 0 && tuning.channels == 1;
+                     cost.peer_bytes == 0 && tuning.channels == 1 && !cost.staged;
   Prices most;
   double nic_byte = 0;
   for (const int h : topology.used_hosts()) {
@@ -162,9 +169,10 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
       nic_byte = std::max(
           nic_byte, 1 / nic_speed(topology.hosts()[static_cast<size_t>(h)], topology.rank(r).nic));
   }
-  return cost.inner_rounds * most.round_s + cost.inner_bytes * most.message_byte_s +
-         cost.shared_bytes * most.shared_byte_s + cost.peer_bytes * most.peer_byte_s +
-         cost.local_bytes * most.local_byte_s + most.memory_s +
+  return cost.inner_rounds * most.round_s + cost.inner_extra * most.extra_s +
+         cost.outer_extra * tuning.channels * kOuterMessageSeconds +
+         cost.inner_bytes * most.message_byte_s + cost.shared_bytes * most.shared_byte_s +
+         cost.peer_bytes * most.peer_byte_s + cost.local_bytes * most.local_byte_s + most.memory_s +
          cost.cross_bytes * most.cross_byte_s + cost.outer_rounds * topology.network_alpha_s() +
          cost.outer_bytes * nic_byte +
          cost.spine_bytes * (topology.oversubscription() - 1) * nic_byte +

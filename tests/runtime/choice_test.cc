@@ -191,6 +191,28 @@ TEST(Cost, FollowsWhatWasMeasured) {
   EXPECT_GT(price(rounds, usual, 1000, 4), price(rounds, usual, 1000, 1));
 }
 
+// A round in which everyone sends to everyone is one round and many messages, each with memory and
+// time of its own.
+TEST(Chooser, ManyRanksDoNotAllSendToAll) {
+  auto chooser = Chooser::make(settings_with(), 0, 0, true);
+  ASSERT_TRUE(chooser.is_ok());
+  for (const Collective collective : {Collective::all_reduce, Collective::broadcast,
+                                      Collective::all_gather, Collective::reduce_scatter}) {
+    for (const topology::Topology& topology :
+         {measured_host(256, 2, ordinary_speeds()), measured_host(256, 256, ordinary_speeds()),
+          hosts_with(std::vector<int>(64, 1)), hosts_with(std::vector<int>(64, 4))}) {
+      const auto chosen = chooser->choose(sum_request(2, collective), topology);
+      ASSERT_TRUE(chosen.is_ok());
+      EXPECT_STRNE(chosen->algorithm->name, "direct") << name_of(collective);
+      EXPECT_STRNE(chosen->algorithm->name, "two_shot") << name_of(collective);
+    }
+    const auto few =
+        chooser->choose(sum_request(2, collective), measured_host(4, 4, ordinary_speeds()));
+    ASSERT_TRUE(few.is_ok());
+    EXPECT_STREQ(few->algorithm->name, "direct") << name_of(collective);
+  }
+}
+
 TEST(Chooser, TakesDomainsForLargeMessagesOnHostsThatHaveSeveral) {
   const auto chosen = [](const topology::Topology& topology, Collective collective, uint64_t count,
                          bool load_store) {

@@ -129,7 +129,8 @@ int run(const Options& options) {
   bool right = true;
   for (const int ranks : options.ranks) {
     Rules rules = options.rules;
-    rules.crowded = ranks > cores;
+    // Ranks that wait for a network seldom wait for each other's cores: the median tells more.
+    rules.crowded = ranks > cores && options.planned.empty();
     const Scratch scratch;
     if (scratch.path().empty()) {
       fprintf(stderr, "compare_host: no scratch folder in %s\n",
@@ -140,8 +141,9 @@ int run(const Options& options) {
     wanted.programs = programs;
     wanted.folder = scratch.path();
     wanted.ranks = ranks;
-    wanted.crowded = rules.crowded;
-    wanted.pin = options.bind == "cores" || (options.bind == "auto" && !rules.crowded);
+    wanted.crowded = ranks > cores;
+    wanted.pin = options.bind == "cores" || (options.bind == "auto" && !wanted.crowded);
+    wanted.planned = options.planned;
     wanted.peers = options.peers;
     wanted.own = options.own;
     wanted.types = options.types;

@@ -80,6 +80,10 @@ bool installed(const std::string& program) {
 }  // namespace
 
 Field::Field(const FieldOptions& options) : options_(options) {
+  if (!options_.planned.empty()) {
+    add_planned();
+    return;
+  }
   add_ours();
   if (options_.peers.open_mpi) add_open_mpi();
   if (options_.peers.mpich) add_mpich();
@@ -116,6 +120,20 @@ bool Field::present(const std::string& family, const std::string& worker,
     return true;
   }
   return false;
+}
+
+void Field::add_planned() {
+  for (const Planned& planned : options_.planned) {
+    Launch launch = planned.launch;
+    launch.pin = options_.pin;
+    launch.crowded = options_.crowded;
+    Group* group = start(launch);
+    if (group == nullptr) continue;
+    for (const std::string& variant : planned.variants) {
+      const std::string label = variant.empty() ? launch.label : launch.label + " " + variant;
+      contenders.push_back({planned.family, label, variant, false, Type::float32, group});
+    }
+  }
 }
 
 void Field::add_ours() {

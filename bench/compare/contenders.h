@@ -31,6 +31,13 @@ struct OwnSetting {
   std::vector<std::pair<std::string, std::string>> environment;
 };
 
+/// A group that is started as told, not as this program would.
+struct Planned {
+  std::string family;
+  Launch launch;
+  std::vector<std::string> variants{""};
+};
+
 struct FieldOptions {
   std::string programs;  // the folder of the compare_worker_* programs
   std::string folder;    // an empty scratch folder
@@ -40,7 +47,8 @@ struct FieldOptions {
   PeerChoice peers;
   std::vector<OwnSetting> own;
   std::vector<Type> types{Type::float32};
-  bool registered = true;  // also ours with buffers from ncclMemAlloc
+  bool registered = true;        // also ours with buffers from ncclMemAlloc
+  std::vector<Planned> planned;  // these are compared, and nothing else
 };
 
 /// Everything to be compared, started and asleep. Used by one thread.
@@ -56,6 +64,7 @@ class Field {
   Launch launch_of(const std::string& label, std::vector<std::string> arguments) const;
   Group* start(const Launch& launch);
   bool present(const std::string& family, const std::string& worker, const std::string& launcher);
+  void add_planned();
   void add_ours();
   void add_open_mpi();
   void add_mpich();

@@ -40,9 +40,11 @@ std::unique_ptr<Group> Group::start(const Launch& launch, int ranks, const std::
   const bool each =
       std::any_of(launch.arguments.begin(), launch.arguments.end(),
                   [](const std::string& a) { return a.find("{rank}") != std::string::npos; });
+  std::vector<std::vector<std::string>> commands = launch.commands;
+  if (commands.empty()) commands.assign(each ? ranks : 1, launch.arguments);
   bool good = group->log_ >= 0;
-  for (int rank = 0; good && rank < (each ? ranks : 1); ++rank) {
-    good = group->spawn(launch, rank, path);
+  for (size_t i = 0; good && i < commands.size(); ++i) {
+    good = group->spawn(commands[i], launch, static_cast<int>(i), path);
   }
   if (!good) *error = std::string("cannot start: ") + std::strerror(errno);
   good = good && group->wait_ready(timeout_s, error);
@@ -52,9 +54,10 @@ std::unique_ptr<Group> Group::start(const Launch& launch, int ranks, const std::
   return group;
 }
 
-bool Group::spawn(const Launch& launch, int rank, const std::string& page_path) {
+bool Group::spawn(const std::vector<std::string>& command, const Launch& launch, int rank,
+                  const std::string& page_path) {
   std::vector<std::string> words;
-  for (const std::string& word : launch.arguments) {
+  for (const std::string& word : command) {
     words.push_back(filled(filled(word, "{page}", page_path), "{rank}", std::to_string(rank)));
   }
   std::vector<char*> argv;

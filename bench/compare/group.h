@@ -13,10 +13,12 @@
 namespace railccl::compare {
 
 /// How a group is started. `arguments` may contain {page} and {rank}; with {rank} one process is
-/// started per rank, else the command is a launcher that starts them all.
+/// started per rank, else the command is a launcher that starts them all. `commands`, if any, are
+/// started instead, each once.
 struct Launch {
   std::string label;
   std::vector<std::string> arguments;
+  std::vector<std::vector<std::string>> commands;
   std::vector<std::pair<std::string, std::string>> environment;
   bool pin = true;
   bool crowded = false;
@@ -46,7 +48,8 @@ class Group {
 
  private:
   Group() = default;
-  bool spawn(const Launch& launch, int rank, const std::string& page_path);
+  bool spawn(const std::vector<std::string>& command, const Launch& launch, int rank,
+             const std::string& page_path);
   bool wait_ready(int timeout_s, std::string* error);
   bool any_gone();
   std::string last_words() const;

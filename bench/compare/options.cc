@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "launches.h"
 #include "report.h"
 
 namespace railccl::compare {
@@ -85,6 +86,7 @@ bool parse_options(int argc, char** argv, Options* options, int* code) {
   std::string operations = "all_reduce", ranks = "2", begin = "8", end = "256M", sizes;
   std::string peers = "ompi,mpich,gloo", types = "float32";
   std::vector<std::string> own;
+  std::string launches;
   uint64_t factor = 4;
   bool quick = false, defaults = false, no_registered = false, no_limits = false;
   app.add_option("--op", operations, "collectives, comma between, or all")->capture_default_str();
@@ -116,6 +118,9 @@ bool parse_options(int argc, char** argv, Options* options, int* code) {
   app.add_option("--replay", options->replay,
                  "show and draw what earlier runs wrote with --json, measure nothing")
       ->check(CLI::ExistingFile);
+  app.add_option("--launches", launches,
+                 "compare the groups of processes that this file describes, which talk over a "
+                 "network (see bench/compare_rails)");
   app.add_flag("--defaults", defaults, "each peer with its default settings only");
   app.add_flag("--details", options->details, "show every contender of every cell");
   app.add_flag("--no-registered", no_registered, "leave out buffers from ncclMemAlloc");
@@ -149,6 +154,16 @@ bool parse_options(int argc, char** argv, Options* options, int* code) {
       }
     }
     for (const std::string& text : own) options->own.push_back(own_setting(text));
+    if (!launches.empty()) {
+      std::string error;
+      if (!read_launches(launches, &options->planned, &error)) {
+        throw CLI::ValidationError("--launches", error);
+      }
+      // From here on a call takes tens of milliseconds, and the links decide, not chance.
+      constexpr uint64_t kSlowBytes = 256 << 10;
+      options->rules.single_bytes = kSlowBytes;
+      options->rules.hopeless_single = 2;
+    }
     options->registered = !no_registered;
     options->rules.limits = !no_limits;
     return true;

@@ -17,6 +17,7 @@ struct Options {
   std::vector<OwnSetting> own;
   PeerChoice peers;
   Rules rules;
+  std::vector<Planned> planned;  // read from --launches
   bool registered = true;
   std::string bind = "auto";  // auto: to cores when there is one for each rank; cores; none
   bool details = false;

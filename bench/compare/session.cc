@@ -15,14 +15,14 @@
 namespace railccl::compare {
 namespace {
 
-constexpr uint64_t kTinyBytes = 4 << 10;      // up to here blocks of calls are timed
-constexpr double kBlockUs = 60;               // aimed at per block
-constexpr uint64_t kHugeBytes = 64ull << 20;  // from here one sample a turn may do
-constexpr uint64_t kLineBytes = 64;           // up to here the cache-line round trip is quoted
-constexpr uint64_t kStreamBytes = 16 << 20;   // from here the streaming copy is quoted
+constexpr uint64_t kTinyBytes = 4 << 10;     // up to here blocks of calls are timed
+constexpr double kBlockUs = 60;              // aimed at per block
+constexpr uint64_t kLineBytes = 64;          // up to here the cache-line round trip is quoted
+constexpr uint64_t kStreamBytes = 16 << 20;  // from here the streaming copy is quoted
 constexpr int kTrialRepeats = 3;
-constexpr double kHopeless = 20;  // times the best peer at first sight
-constexpr double kSlowUs = 500;   // no need of blocks to find out how long a call takes
+constexpr double kHopeless = 20;    // times the best peer at first sight
+constexpr double kWarmUs = 200000;  // a call this long needs no warm-up in each turn
+constexpr double kSlowUs = 500;     // no need of blocks to find out how long a call takes
 
 std::atomic<bool> interrupted{false};
 
@@ -103,8 +103,8 @@ class Game {
     turn.registered = contender.registered ? 1 : 0;
     contender.variant.copy(turn.variant, sizeof turn.variant - 1);
     const bool tiny = cell_.bytes <= kTinyBytes;
-    turn.blocks = cell_.bytes >= kHugeBytes ? 1 : 3;
-    turn.warmup_blocks = cell_.bytes >= kHugeBytes ? 1 : 2;
+    turn.blocks = cell_.bytes >= rules_.single_bytes ? 1 : 3;
+    turn.warmup_blocks = cell_.bytes >= rules_.single_bytes ? 1 : 2;
     Played played = go(entrant);
     if (tiny && entrant.result.refused.empty() && median(played.us) < kSlowUs) {
       turn.calls_per_block = 16;
@@ -119,10 +119,10 @@ class Game {
       }
       const double rewrite_us = static_cast<double>(cell_.bytes) * 2 / 8e3;
       const double sample_us = call_us * turn.calls_per_block + rewrite_us + 2;
-      const double least = cell_.bytes >= kHugeBytes ? 1 : 3;
+      const double least = cell_.bytes >= rules_.single_bytes ? 1 : 3;
       turn.blocks = static_cast<uint32_t>(
           std::clamp(rules_.turn_ms * 1e3 / sample_us, least, kSamplesMax * 1.0));
-      turn.warmup_blocks = 1;
+      turn.warmup_blocks = call_us < kWarmUs ? 1 : 0;
     }
     entrants_.push_back(entrant);
   }
@@ -157,8 +157,9 @@ class Game {
         best = entrant.trial_us;
       }
     }
+    const double beyond = cell_.bytes < rules_.single_bytes ? kHopeless : rules_.hopeless_single;
     for (Entrant& entrant : entrants_) {
-      if (!peer(entrant) || entrant.trial_us <= best * kHopeless) continue;
+      if (!peer(entrant) || entrant.trial_us <= best * beyond) continue;
       entrant.dropped = true;
       entrant.result.us.push_back(entrant.trial_us);
     }

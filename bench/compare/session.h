@@ -28,6 +28,8 @@ struct Rules {
   bool limits = true;           // measure the machine's limits in the rounds where they are quoted
   int timeout_s = 60;           // of one turn
   double dropped_beyond = 1.5;  // times the best peer
+  uint64_t single_bytes = 64ull << 20;  // from here one sample a turn may do
+  double hopeless_single = 20;  // there: times the best peer at first sight that shut a peer out
 };
 
 /// What one contender did in one cell.

@@ -1,5 +1,5 @@
-// Gloo's processes in compare_host: its TCP transport on the loopback interface, the only one for
-// one host that it has on Linux, and every all-reduce algorithm that it offers.
+// Gloo's processes in compare_host: its TCP transport on the loopback interface, the only transport
+// for one host that it has on Linux, or on the interface it is given; every all-reduce algorithm.
 //
 // Variants: "new_ring" and "new_bcube" are gloo::allreduce's two algorithms; "ring",
 // "ring_chunked", "halving_doubling" and "bcube" are the older classes, which work in place.
@@ -30,11 +30,14 @@ namespace {
 class Gloo : public Library {
  public:
   /// `folder` must exist and be empty: the ranks find each other through files in it.
-  explicit Gloo(std::string folder) : folder_(std::move(folder)) {}
+  Gloo(std::string folder, std::string interface)
+      : folder_(std::move(folder)), interface_(std::move(interface)) {}
 
   bool connect(Page& page, int rank, std::string* error) override {
     try {
-      gloo::transport::tcp::attr address("127.0.0.1");
+      gloo::transport::tcp::attr address(interface_.empty() ? "127.0.0.1" : "");
+      address.iface = interface_;
+      address.ai_family = AF_INET;
       auto device = gloo::transport::tcp::CreateDevice(address);
       gloo::rendezvous::FileStore store(folder_);
       auto context = std::make_shared<gloo::rendezvous::Context>(rank, page.ranks);
@@ -149,6 +152,7 @@ class Gloo : public Library {
   }
 
   std::string folder_;
+  std::string interface_;
   std::string failure_;
   std::shared_ptr<gloo::Context> context_;
   const Work* work_ = nullptr;
@@ -160,13 +164,13 @@ class Gloo : public Library {
 }  // namespace railccl::compare
 
 int main(int argc, char** argv) {
-  if (argc != 4) return 2;
+  if (argc != 4 && argc != 5) return 2;
   const int rank = std::atoi(argv[2]);
   {
     railccl::compare::PageFile page;
     if (!page.attach(argv[1])) return 2;
     railccl::compare::pin_if_asked(*page, rank);
   }
-  railccl::compare::Gloo library(argv[3]);
+  railccl::compare::Gloo library(argv[3], argc == 5 ? argv[4] : "");
   return railccl::compare::run_worker(library, argv[1], rank);
 }

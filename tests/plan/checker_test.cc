@@ -372,6 +372,27 @@ TEST(Checker, WantsPeersMemoryOrderedBySignals) {
             "rank 1 channel 0 step 1 (copy): rank 0's scratch cannot be reached by load and store");
 }
 
+// The executor shifts shared scratch from call to call, on all ranks by the same.
+TEST(Checker, WantsScratchThatPeersReachToBeOfOneSize) {
+  Sample sample = make_sample("pull", request_of(Collective::broadcast, 4), 2, [&](Builder& b) {
+    Slice theirs = b.scratch(4).slice();
+    if (b.rank() == 0) {
+      b.copy(b.input().slice(), theirs);
+      b.copy(b.input().slice(), b.output().slice());
+      b.signal(1);
+      b.wait(1);
+    } else {
+      b.scratch(1);
+      theirs.owner = 0;
+      b.wait(0);
+      b.copy(theirs, b.output().slice());
+      b.signal(0);
+    }
+  });
+  sample.options.load_store = [](int, int, Buffer) { return true; };
+  EXPECT_THAT(verdict(sample), HasSubstr("has not the size of rank 1's"));
+}
+
 TEST(Checker, WantsTheOwnerToHaveEnteredTheCall) {
   // Rank 0 pushes into rank 1's scratch without knowing that rank 1 is there.
   const auto push = [](bool invited) {

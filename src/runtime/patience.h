@@ -4,7 +4,9 @@
 // ranks share cores, the peer cannot run while we spin: the core is to be handed over at once, by
 // yielding. Nobody can tell beforehand which it is (counting ranks and cores misses the other
 // programs), so each wait teaches the next: one that ended while spinning doubles the spins
-// allowed, one that outlasted them halves them.
+// allowed, one that outlasted them halves them. A look costs nanoseconds in memory and a system
+// call at a socket, so there is a limit in time as well, which then says how many spins were
+// enough.
 //
 // Yielding goes on until it has cost this core about as much as a sleep and its wake-up; who sleeps
 // after that has at most doubled what the wait costs (Karlin, Manasse, McGeoch & Owicki 1994). Time
@@ -28,6 +30,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdint>
+#include <limits>
 
 #include "base/clock.h"
 
@@ -59,9 +62,10 @@ class Patience {
   /// Are yields worth trying?
   bool yields() const { return sleepers_.load(std::memory_order_relaxed) == 0; }
 
-  /// A wait is over after so many fruitless looks.
-  void learn(int looks) {
-    const int spins = this->spins();
+  /// A wait is over after so many fruitless looks; `spun` is how many of them it could have spun,
+  /// where its time for that ran out.
+  void learn(int looks, int spun = std::numeric_limits<int>::max()) {
+    const int spins = std::min(this->spins(), spun);
     if (looks > spins) {
       set(&spins_, std::max(kSpinsMin, spins / 2));
       const int left = sleepers_.load(std::memory_order_relaxed);
@@ -82,6 +86,8 @@ class Patience {
     set(&sleepers_, next);
   }
 
+  /// How long a wait spins at most.
+  static constexpr int64_t kSpinNs = 60'000;
   /// What a wait may spend on yields, about what a sleep and its wake-up take both sides; and the
   /// most that one yield costs, whoever ran meanwhile: two changes of threads.
   static constexpr int64_t kYieldNs = 50'000, kSwitchNs = 1000;
@@ -115,11 +121,11 @@ class WaitIn {
   /// Fruitless looks of this wait so far.
   int looks() const { return looks_; }
   /// Will the next stay_awake() let other threads have the core, or say that it is time to sleep?
-  bool will_yield() const { return looks_ >= patience_.spins(); }
+  bool will_yield() const { return looks_ >= std::min(patience_.spins(), spun_); }
   /// A look brought nothing. Spins once or yields once; false: sleep instead.
   bool stay_awake() {
     looks_++;
-    if (looks_ <= patience_.spins()) {
+    if (looks_ <= std::min(patience_.spins(), spun_) && !spun_enough()) {
       // A pause also where the answer is close: looking at a line takes it from its writer.
       World::relax();
       return true;
@@ -136,14 +142,31 @@ class WaitIn {
   /// News has come, or nobody waits any more.
   void over() {
     if (looks_ == 0) return;
-    patience_.learn(looks_);
+    patience_.learn(looks_, spun_);
     looks_ = 0;
+    spun_ = kNoLimit;
+    spinning_since_ns_ = 0;
     spent_ns_ = 0;
   }
 
  private:
+  static constexpr int kNoLimit = std::numeric_limits<int>::max();
+  static constexpr int kClockEvery = 64;  // looks
+
+  /// Has it spun as long as it may? The clock is read now and then only.
+  bool spun_enough() {
+    if (looks_ % kClockEvery != 0) return false;
+    const int64_t now = World::now();
+    if (spinning_since_ns_ == 0) spinning_since_ns_ = now;
+    if (now - spinning_since_ns_ < Patience::kSpinNs) return false;
+    spun_ = looks_ - 1;
+    return true;
+  }
+
   Patience& patience_;
   int looks_ = 0;
+  int spun_ = kNoLimit;  // looks after which its time to spin was over
+  int64_t spinning_since_ns_ = 0;
   int64_t spent_ns_ = 0;  // on yields
 };
 using Wait = WaitIn<>;

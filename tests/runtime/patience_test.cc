@@ -9,10 +9,13 @@ namespace {
 
 /// Time passes by what is done in it.
 struct World {
-  static inline int64_t time = 0, yield_ns = 0;
+  static inline int64_t time = 0, yield_ns = 0, look_ns = 0;
   static inline int relaxed = 0, yielded = 0;
   static int64_t now() { return time; }
-  static void relax() { relaxed++; }
+  static void relax() {
+    relaxed++;
+    time += look_ns;
+  }
   static void yield() {
     yielded++;
     time += yield_ns;
@@ -20,6 +23,7 @@ struct World {
   static void begin(int64_t ns) {
     time = 1;
     yield_ns = ns;
+    look_ns = 30;
     relaxed = yielded = 0;
   }
 };
@@ -152,13 +156,28 @@ TEST(Patience, BesideABusyProgramItSleepsAtOnceAndTriesEverMoreRarely) {
   EXPECT_TRUE(patience.yields());
 }
 
-TEST(Patience, AShortWaitCostsNoLookAtTheClock) {
+// A look at a socket is a system call: a number of looks that is right for memory would be a long
+// time there.
+TEST(Patience, SpinsByTimeWhereLooksAreSlow) {
   Patience patience;
   World::begin(1000);
-  World::time = -1;  // would be seen as a time long over
   TestWait wait(patience);
-  for (int i = 0; i < patience.spins(); i++) EXPECT_TRUE(wait.stay_awake());
+  World::look_ns = 500;
+  int spun = 0;
+  for (; World::yielded == 0; spun++) ASSERT_TRUE(wait.stay_awake());
+  EXPECT_LE(spun * World::look_ns, Patience::kSpinNs + 2 * 64 * World::look_ns);
+  EXPECT_GE(spun * World::look_ns, Patience::kSpinNs);
+  // Having outlasted its time, it teaches to spin less, whatever the number of looks.
+  wait.over();
+  EXPECT_LE(patience.spins(), spun / 2);
+  EXPECT_GE(patience.spins(), spun / 4);
+  // One that ends in time teaches to spin more.
+  World::begin(1000);
+  const int before = patience.spins();
+  for (int i = 0; i < before; i++) ASSERT_TRUE(wait.stay_awake());
   EXPECT_EQ(World::yielded, 0);
+  wait.over();
+  EXPECT_EQ(patience.spins(), 2 * before);
 }
 
 }  // namespace

@@ -127,6 +127,7 @@ class Execution {
   void combine(const plan::Step& step, uint64_t count, const kernels::Scale& post);
   void copy_input(void** to, int outputs, size_t bytes, kernels::Store store);
   void combine_scaled(const plan::Step& step, uint64_t count, const kernels::Scale& post);
+  static inline const kernels::Scale kNoScale{};
   const kernels::Scale& pre_of(const plan::Step& step, const plan::Slice& slice) const;
   bool elsewhere(const plan::Slice& slice) const {
     return slice.owner != plan::kHere && slice.owner != program_.rank;

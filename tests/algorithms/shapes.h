@@ -157,4 +157,15 @@ inline uint64_t port_bytes(const plan::CheckReport& report, const topology::Topo
                   *std::max_element(in.begin(), in.end()));
 }
 
+/// Steps of rank 5's program: loops over chunks keep it as long for a gigabyte as for a few chunks.
+inline size_t program_length(const Algorithm& algorithm, const topology::Topology& topology,
+                             uint64_t count, const plan::Tuning& tuning) {
+  const auto program =
+      algorithm.build(request_of(algorithm.collective, count), topology, tuning, 5);
+  EXPECT_TRUE(program.is_ok());
+  size_t sum = 0;
+  for (const plan::Channel& channel : program->channels) sum += channel.steps.size();
+  return sum;
+}
+
 }  // namespace railccl::algorithms

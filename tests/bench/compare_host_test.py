@@ -10,26 +10,17 @@ import sys
 import tempfile
 import time
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import processes  # noqa: E402
+
 HOST = sys.argv[1]
 PROGRAMS = pathlib.Path(HOST).parent
-
-
-def workers(folder):
-    """Processes that were started with a page in `folder`."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and folder in (entry / "cmdline").read_text():
-                found.append(int(entry.name))
-        except OSError:
-            pass
-    return [pid for pid in found if pid != os.getpid()]
 
 
 def run(args, folder, **environment):
     done = subprocess.run([HOST, *args], capture_output=True, text=True, timeout=240,
                           env={**os.environ, "TMPDIR": folder, **environment}, check=False)
-    assert not workers(folder), f"processes left by {args}"
+    assert not processes.with_argument(folder), f"processes left by {args}"
     left = [p for p in pathlib.Path(folder).iterdir() if p.suffix not in (".json", ".svg")]
     assert not left, f"files left by {args}: {left}"
     return done
@@ -91,14 +82,14 @@ def killed(folder):
                            "--no-limits", "--defaults"],
                           stdout=subprocess.DEVNULL, env={**os.environ, "TMPDIR": folder}) as host:
         deadline = time.time() + 30
-        while len(workers(folder)) < 3 and time.time() < deadline:
+        while len(processes.with_argument(folder)) < 3 and time.time() < deadline:
             time.sleep(0.05)
         time.sleep(1)
         host.send_signal(signal.SIGKILL)
     deadline = time.time() + 40  # Gloo notices lost peers last
-    while workers(folder) and time.time() < deadline:
+    while processes.with_argument(folder) and time.time() < deadline:
         time.sleep(0.1)
-    assert not workers(folder), "processes outlive their driver"
+    assert not processes.with_argument(folder), "processes outlive their driver"
 
 
 def interrupted(folder):
@@ -114,7 +105,7 @@ def interrupted(folder):
         text = host.communicate(timeout=60)[0]
     assert host.returncode == 1 and "interrupted" in text, text
     assert [json.loads(line)["bytes"] for line in out.read_text().splitlines()] == [8], text
-    assert not workers(folder), "processes outlive an interrupt"
+    assert not processes.with_argument(folder), "processes outlive an interrupt"
 
 
 for check in (quick, without_launchers, own_settings, bad_options, interrupted,

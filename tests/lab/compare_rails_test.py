@@ -15,6 +15,9 @@ import time
 
 import lab
 
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[1]))
+import processes  # noqa: E402
+
 PROGRAMS = pathlib.Path(sys.argv[1])
 PROGRAM = pathlib.Path(__file__).resolve().parents[2] / "bench/compare_rails"
 SMALL = ["--hosts", "2", "--local", "2", "--repeats", "2", "--open-mpi", "tuned"]
@@ -26,21 +29,9 @@ def start(folder, *words):
         text=True, env={**os.environ, "BUILD": str(PROGRAMS.parent), "TMPDIR": folder})
 
 
-def workers(folder):
-    """Processes that were started with a page in `folder`."""
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and folder in (entry / "cmdline").read_text():
-                found.append(int(entry.name))
-        except OSError:
-            pass
-    return found
-
-
 def nothing_left(process, folder):
     assert not lab.namespaces(f"{lab.PREFIX}p{process.pid}-"), "the lab is still there"
-    assert not workers(folder), "processes are still there"
+    assert not processes.with_argument(folder), "processes are still there"
     assert not list(pathlib.Path(folder).glob("railccl*")), "files are still there"
 
 

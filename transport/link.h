@@ -88,6 +88,12 @@ struct Peers {
   std::vector<std::string> nics;    // names of those that ranks shall use; all empty: not known
 };
 
+/// What one of this rank's NICs was measured to carry to other hosts.
+struct NicSpeed {
+  std::string nic;         // our interface's name
+  double bytes_per_s = 0;  // while it had work; 0: it carries nothing now
+};
+
 /// One medium as one rank sees it: makes links, moves what no caller waits for, lets a caller
 /// sleep. Life cycle: create -> address() -> rendezvous -> set_peers() -> link()... -> destruction.
 class Transport {
@@ -137,6 +143,10 @@ class Transport {
   virtual Result<std::shared_ptr<const Mapping>> offered(int, uint64_t) {
     return std::shared_ptr<const Mapping>();
   }
+
+  /// What was measured lately of the NICs that this rank's links use, for media that cross hosts.
+  /// NICs that have not carried enough to tell are left out.
+  virtual std::vector<NicSpeed> speeds() const { return {}; }
 
   /// Makes all calls fail with `why` from now on, promptly. Any thread.
   virtual void abort(const Status& why) = 0;

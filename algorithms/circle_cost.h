@@ -57,7 +57,9 @@ class CircleCost {
       of_rail[r.rail]++;
       of_host_rail[{r.host, r.rail}]++;
     }
-    for (const topology::Rank& r : topology_.ranks()) {
+    for (int rank = 0; rank < p; rank++) {
+      const topology::Rank& r = topology_.rank(rank);
+      const double far_bytes = bytes * slowness(topology_, rank);
       const int near = static_cast<int>(topology_.ranks_of_host(r.host).size());
       const int same_rail = of_rail[r.rail] - of_host_rail[{r.host, r.rail}];
       near_most = std::max(near_most, near);
@@ -65,8 +67,8 @@ class CircleCost {
       inner = std::max(inner, bytes * (near - 1));
       cross = std::max(cross, bytes * (near - domains.at({r.host, r.domain})));
       auto& [all, spine] = nics[{r.host, r.nic}];
-      all += bytes * (p - near);
-      spine += bytes * (p - near - same_rail);
+      all += far_bytes * (p - near);
+      spine += far_bytes * (p - near - same_rail);
     }
     double outer = 0, spine_bytes = 0;
     for (const auto& [nic, load] : nics) {

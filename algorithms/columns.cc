@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "algorithms/domains.h"
+#include "algorithms/port_meter.h"
 
 namespace railccl::algorithms {
 
@@ -35,8 +36,9 @@ plan::Cost columns_cost(const plan::Request& request, const topology::Topology& 
       const topology::Rank& at = topology.rank(owner);
       const double all = blocks_in[static_cast<size_t>(s)];
       const auto own = static_cast<double>(shards.blocks_of(p, s).size());
-      nics[{at.host, at.nic}] += (all - own) * block;
-      if (crosses[static_cast<size_t>(s)]) spine[{at.host, at.nic}] += (all - own) * block;
+      const double bytes = (all - own) * block * slowness(topology, owner);
+      nics[{at.host, at.nic}] += bytes;
+      if (crosses[static_cast<size_t>(s)]) spine[{at.host, at.nic}] += bytes;
       brought[owner] += all;
     }
     for (const auto& [rank, blocks] : brought) brought_least = std::min(brought_least, blocks);

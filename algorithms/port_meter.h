@@ -1,7 +1,8 @@
 // PortMeter: adds up who sends how much to whom, and answers with the most loaded port and NIC.
 //
 // For cost() of algorithms whose edges are easier to enumerate than to sum by hand. Ranks that
-// share a NIC share its load. Full duplex: a port's load is the larger of its two directions.
+// share a NIC share its load. Full duplex: a port's load is the larger of its two directions. Of
+// unequal NICs the one counts that takes longest.
 #pragma once
 
 #include <algorithm>
@@ -14,6 +15,12 @@
 #include "topology/topology.h"
 
 namespace railccl::algorithms {
+
+/// How many bytes through the slowest NIC take as long as one through that of rank r: what
+/// plan::Cost counts in.
+inline double slowness(const topology::Topology& topology, int r) {
+  return topology.slowest_nic_bytes_per_s() / topology.nic_bytes_per_s(r);
+}
 
 class PortMeter {
  public:
@@ -37,11 +44,13 @@ class PortMeter {
     }
     Load& out = nics_[{source.host, source.nic}];
     Load& in = nics_[{target.host, target.nic}];
-    out.out += bytes;
-    in.in += bytes;
+    const double sent = bytes * slowness(topology_, from);
+    const double received = bytes * slowness(topology_, to);
+    out.out += sent;
+    in.in += received;
     if (source.rail != target.rail) {
-      out.away_out += bytes;
-      in.away_in += bytes;
+      out.away_out += sent;
+      in.away_in += received;
     }
   }
 

@@ -15,8 +15,11 @@
 namespace railccl::algorithms {
 
 /// How a group is cut. Owners of one shard are all on the same rail whenever some rail has ranks in
-/// every part; then only such rails are used, each for an equal share of the data, which is cut
-/// further among the ranks that share the rail in the part that has most of them. A part with fewer
+/// every part; then only such rails are used, each for a share of the data in proportion to its
+/// speed (Topology::nic_bytes_per_s of the slowest NIC), and those that are down, or hundreds of
+/// times slower than others, for none. Healthy rails count as equal, though measured they never
+/// are. A share is cut further among the ranks that share the rail in the part that has most of
+/// them. A part with fewer
 /// ranks on the rail gives several neighbouring shards to one rank. Ranks on other rails own
 /// nothing and hand their data to those that do. Without a common rail, or inside one host, where
 /// rails carry nothing, shards are spread over each part's ranks in order.
@@ -50,7 +53,9 @@ class Shards {
 
  private:
   struct Place {
-    uint64_t rail, rails, index, shards_on_rail;  // block `index` of block `rail`
+    // Of `units` blocks of the whole the rail has `weight` from `first` on; of these together,
+    // block `index` of `shards_on_rail`.
+    uint64_t first, weight, units, index, shards_on_rail;
   };
   std::vector<std::vector<int>> parts_;
   std::vector<std::vector<int>> owners_;
@@ -67,7 +72,7 @@ bool has_rails(const topology::Topology& topology);
 /// Where one rank's data for another host leaves this host and enters that one.
 struct Crossing {
   int out = 0;  // rank on the sender's host
-  int in = 0;   // rank on the other host, on the same rail when any rail reaches both
+  int in = 0;   // rank on the other host, on the same rail when any rail that works reaches both
   friend bool operator==(const Crossing&, const Crossing&) = default;
 };
 Crossing crossing(const topology::Topology& topology, int from, int to_host);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "algorithms/port_meter.h"
 #include "plan/plan.h"
 #include "topology/topology.h"
 
@@ -20,16 +21,9 @@ inline plan::Cost direct_rooted_cost(const plan::Request& request,
   const int near = static_cast<int>(topology.ranks_of_host(root.host).size());
   cost.inner_extra = std::max(0, near - 2);
   cost.outer_extra = std::max(0, topology.size() - near - 1);
-  for (int r = 0; r < topology.size(); r++) {
-    if (r == request.root) continue;
-    if (topology.rank(r).host == root.host) {
-      cost.inner_bytes += block;
-      if (topology.rank(r).domain != root.domain) cost.cross_bytes += block;
-    } else {
-      cost.outer_bytes += block;
-      if (topology.rank(r).rail != root.rail) cost.spine_bytes += block;
-    }
-  }
+  PortMeter meter(topology);
+  for (int r = 0; r < topology.size(); r++) meter.add(request.root, r, block);
+  meter.charge(cost);
   // All blocks are posted at once and do not wait for each other: one round each way at most.
   cost.inner_rounds = cost.inner_bytes > 0 ? 1 : 0;
   cost.outer_rounds = cost.outer_bytes > 0 ? 1 : 0;

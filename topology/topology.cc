@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cassert>
+#include <cmath>
 #include <map>
 #include <utility>
 
@@ -14,11 +15,15 @@ namespace {
 // still common in clusters. Only the relative order of candidates depends on it.
 constexpr double kUnknownNicBytesPerS = 1.25e9;
 
+// Bytes that a plan gives to a NIC that is down arrive by detours, if at all.
+constexpr double kDownShare = 1.0 / 64;
+
 double nic_speed(const Host& host, int nic) {
   if (nic < 0) return kUnknownNicBytesPerS;
   assert(static_cast<size_t>(nic) < host.nics.size());
-  const double speed = host.nics[static_cast<size_t>(nic)].bytes_per_s;
-  return speed > 0 ? speed : kUnknownNicBytesPerS;
+  const Nic& card = host.nics[static_cast<size_t>(nic)];
+  const double speed = card.bytes_per_s > 0 ? card.bytes_per_s : kUnknownNicBytesPerS;
+  return card.up ? speed : speed * kDownShare;
 }
 
 /// The ranks of one host by what `place` says of each, as indices in order of appearance; empty
@@ -90,6 +95,22 @@ Topology::Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector
     domains_.push_back(set_domains(of_host));
     if (!of_host.empty()) used_hosts_.push_back(static_cast<int>(h));
   }
+  slowest_nic_bytes_per_s_ = ranks_.empty() ? kUnknownNicBytesPerS : nic_bytes_per_s(0);
+  for (int r = 1; r < size(); r++)
+    slowest_nic_bytes_per_s_ = std::min(slowest_nic_bytes_per_s_, nic_bytes_per_s(r));
+}
+
+double Topology::nic_bytes_per_s(int r) const { return nic_speed(host_of(r), rank(r).nic); }
+
+double Topology::rail_bytes_per_s(int rail) const {
+  double least = -1;
+  for (int r = 0; r < size(); r++) {
+    if (rank(r).rail != rail || rank(r).nic < 0) continue;
+    const Nic& nic = host_of(r).nics[static_cast<size_t>(rank(r).nic)];
+    if (!nic.up) return 0;
+    if (nic.bytes_per_s > 0 && (least < 0 || nic.bytes_per_s < least)) least = nic.bytes_per_s;
+  }
+  return least;
 }
 
 int Topology::ranks_per_host_max() const {
@@ -137,6 +158,27 @@ Topology Topology::with_speeds(const std::vector<Speeds>& of_hosts) const {
   for (size_t h = 0; h < hosts_.size(); h++)
     if (of_hosts[h].known()) measured.hosts_[h].set_speeds(of_hosts[h]);
   return measured;
+}
+
+Topology Topology::with_rail_speeds(const std::vector<double>& of_rails) const {
+  assert(of_rails.size() == rails_.size());
+  std::vector<Host> hosts = hosts_;
+  std::vector<Rail> rails = rails_;
+  const auto told = [&](int rail) {
+    const double speed = rail < 0 ? -1 : of_rails[static_cast<size_t>(rail)];
+    return std::isfinite(speed) && speed >= 0;
+  };
+  for (Host& host : hosts)
+    for (Nic& nic : host.nics) {
+      if (!told(nic.rail)) continue;
+      const double speed = of_rails[static_cast<size_t>(nic.rail)];
+      nic.up = speed > 0;
+      // What one that is down once carried stays known.
+      if (nic.up) nic.bytes_per_s = speed;
+    }
+  for (size_t r = 0; r < rails.size(); r++)
+    if (told(static_cast<int>(r)) && of_rails[r] > 0) rails[r].bytes_per_s = of_rails[r];
+  return Topology(std::move(hosts), std::move(rails), ranks_, network_alpha_s_, oversubscription_);
 }
 
 Topology Topology::subset(const std::vector<int>& members) const {

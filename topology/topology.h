@@ -117,12 +117,25 @@ class Topology {
   int ranks_per_host_min() const;
 
   Path path(int from, int to) const;
+  /// What rank r's NIC carries, for shares and prices: 10 Gbit/s where nobody knows; of one that is
+  /// down little, so that a plan without it is always the better one.
+  double nic_bytes_per_s(int r) const;
+  /// The least of these; that of an unknown NIC without ranks.
+  double slowest_nic_bytes_per_s() const { return slowest_nic_bytes_per_s_; }
+  /// What rail `rail` carries: as much as the slowest of its ranks' NICs, 0 when one is down;
+  /// negative where no speed is known.
+  double rail_bytes_per_s(int rail) const;
   double network_alpha_s() const { return network_alpha_s_; }
   /// Leaf-to-spine oversubscription: cross-rail bandwidth is the rail's divided by this.
   double oversubscription() const { return oversubscription_; }
 
   /// The same with measured speeds, one per host; hosts keep what they have where none are known.
   Topology with_speeds(const std::vector<Speeds>& of_hosts) const;
+
+  /// The same with other speeds of rails, one for each, which all their NICs get: 0 takes them
+  /// down, more brings them up again, anything else (negative, infinite, not a number) leaves them
+  /// alone.
+  Topology with_rail_speeds(const std::vector<double>& of_rails) const;
 
   /// The topology of a subset (communicator split): `members[i]` is the old rank of new rank i.
   Topology subset(const std::vector<int>& members) const;
@@ -141,6 +154,7 @@ class Topology {
   std::vector<int> used_hosts_;
   double network_alpha_s_ = 15e-6;
   double oversubscription_ = 1;
+  double slowest_nic_bytes_per_s_ = 0;
 };
 
 }  // namespace railccl::topology

@@ -163,7 +163,8 @@ struct Cost {
   double shared_bytes = 0;  // bytes that the slowest rank writes where peers will load them
   double peer_bytes = 0;    // bytes that the slowest rank loads straight from peers' memory
   double cross_bytes = 0;   // of both, bytes that cross between domains (NUMA nodes, caches)
-  double outer_bytes = 0;   // bytes through the slowest NIC, one direction
+  double outer_bytes = 0;   // bytes through the slowest NIC, one direction; where NICs are unequal,
+                            // as many as take it as long as the busiest one takes for its own
   double spine_bytes = 0;   // of these, bytes that leave their rail
   double local_bytes = 0;   // bytes read by copies and reductions on the slowest rank
   bool staged = false;      // the program has channels for its stages (staged.h)

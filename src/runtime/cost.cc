@@ -3,7 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
+#include <map>
 
 #include "transport/lane.h"
 
@@ -15,8 +15,6 @@ using topology::Topology;
 
 namespace {
 
-// An unknown NIC counts as 10 Gbit/s, as in Topology::path.
-constexpr double kUnknownNicBytesPerS = 1.25e9;
 // What the ranks do for a message or signal besides copying, on a processor of today: little in a
 // program of messages that fit a lane (transport/lane.h), which are compiled to strips, more in
 // any other. Fitted to calls of 8 KiB to 128 KiB between two ranks (docs/choice.md).
@@ -24,24 +22,22 @@ constexpr double kStripSeconds = 0.05e-6;
 constexpr double kStepSeconds = 0.6e-6;
 // What a message costs that is under way together with others of its round.
 constexpr double kExtraStepSeconds = 0.2e-6;
-// The same between hosts: one rank's sending (7 us, delivery by its own core included) and receiving
-// (1 us), measured between two network namespaces.
+// The same between hosts: one rank's sending (7 us, delivery by its own core included) and
+// receiving (1 us), measured between two network namespaces.
 constexpr double kOuterMessageSeconds = 8e-6;
 // Each further channel costs its own bookkeeping in every visit.
 constexpr double kChannelSeconds = 0.3e-6;
 
-double nic_speed(const Host& host, int nic) {
-  const double speed = nic < 0 ? 0 : host.nics[static_cast<size_t>(nic)].bytes_per_s;
-  return speed > 0 ? speed : kUnknownNicBytesPerS;
-}
-
-/// All NICs of host h that its ranks use, together.
+/// All NICs of host h that its ranks use, together, without those that are down if others are up.
 double host_network_speed(const Topology& topology, int h) {
-  std::set<int> nics;
-  for (const int r : topology.ranks_of_host(h)) nics.insert(topology.rank(r).nic);
-  double sum = 0;
-  for (const int nic : nics) sum += nic_speed(topology.hosts()[static_cast<size_t>(h)], nic);
-  return sum;
+  std::map<int, int> users;
+  for (const int r : topology.ranks_of_host(h)) users.emplace(topology.rank(r).nic, r);
+  double up = 0, down = 0;
+  for (const auto& [nic, user] : users) {
+    const bool works = nic < 0 || topology.host_of(user).nics[static_cast<size_t>(nic)].up;
+    (works ? up : down) += topology.nic_bytes_per_s(user);
+  }
+  return up > 0 ? up : down;
 }
 
 /// Bytes that enter or leave (whichever is more) a host with `local` of `ranks` ranks.
@@ -163,13 +159,9 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
   const bool strip = piece <= static_cast<double>(transport::kLaneBytesMax) &&
                      cost.peer_bytes == 0 && tuning.channels == 1 && !cost.staged;
   Prices most;
-  double nic_byte = 0;
-  for (const int h : topology.used_hosts()) {
+  const double nic_byte = 1 / topology.slowest_nic_bytes_per_s();
+  for (const int h : topology.used_hosts())
     most.raise(prices_of(request, topology, h, piece, strip, tuning.channels));
-    for (const int r : topology.ranks_of_host(h))
-      nic_byte = std::max(
-          nic_byte, 1 / nic_speed(topology.hosts()[static_cast<size_t>(h)], topology.rank(r).nic));
-  }
   return cost.inner_rounds * most.round_s + cost.inner_extra * most.extra_s +
          cost.outer_extra * tuning.channels * kOuterMessageSeconds +
          cost.inner_bytes * most.message_byte_s + cost.shared_bytes * most.shared_byte_s +

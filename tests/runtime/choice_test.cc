@@ -9,6 +9,7 @@
 #include "runtime/cost.h"
 #include "runtime/frame.h"
 #include "shapes.h"
+#include "topology/synthetic.h"
 
 namespace railccl::test {
 namespace {
@@ -263,6 +264,39 @@ TEST(Cost, MoreBytesNeverCostLess) {
       }
     }
   }
+}
+
+// Rails at 1, 1, 1 and 1/4 together carry 3.25: shares in proportion take 4/3.25 of the time that
+// four equal rails take, equal ones four times as long.
+TEST(Cost, UnequalRailsArePricedByEachNicsOwnSpeed) {
+  auto synthetic = topology::synthetic("hosts=4,ranks=4,nics=4,nic=25MB/s");
+  ASSERT_TRUE(synthetic.is_ok()) << synthetic.status().text();
+  const topology::Topology& equal = *synthetic;
+  ASSERT_EQ(equal.rails().size(), 4u);
+  auto chooser = Chooser::make(settings_with(), 0, 0, true);
+  ASSERT_TRUE(chooser.is_ok());
+  const Request request = sum_request(16 << 20);
+  const auto seconds = [&](const topology::Topology& topology) {
+    const auto chosen = chooser->choose(request, topology);
+    EXPECT_TRUE(chosen.is_ok());
+    EXPECT_STREQ(chosen->algorithm->name, "rail");
+    const double bound = runtime::bound_seconds(request, topology);
+    EXPECT_GT(chosen->predicted_s, bound);
+    EXPECT_LT(chosen->predicted_s, 1.1 * bound);
+    return chosen->predicted_s;
+  };
+  const double usual = seconds(equal);
+  EXPECT_NEAR(seconds(equal.with_rail_speeds({25e6, 25e6, 25e6, 6.25e6})) / usual, 4 / 3.25, 0.02);
+  EXPECT_NEAR(seconds(equal.with_rail_speeds({25e6, 0, 25e6, 25e6})) / usual, 4 / 3.0, 0.02);
+  EXPECT_NEAR(seconds(equal.with_rail_speeds({50e6, 50e6, 50e6, 50e6})) / usual, 0.5, 0.02);
+  // An equal cut, priced: a quarter of what an all-reduce between four hosts moves per rail.
+  plan::Cost cut;
+  cut.outer_bytes = 2 * 3 / 4.0 * static_cast<double>(plan::bytes_of(request)) / 4;
+  const double quarter = runtime::seconds_of(cut, request, equal, {});
+  EXPECT_NEAR(
+      runtime::seconds_of(cut, request, equal.with_rail_speeds({25e6, 25e6, 25e6, 6.25e6}), {}) /
+          quarter,
+      4, 0.1);
 }
 
 TEST(Frame, HeadersComeBackAsTheyWere) {

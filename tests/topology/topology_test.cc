@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <limits>
 
 namespace railccl::topology {
 namespace {
@@ -158,6 +159,40 @@ TEST(Topology, Empty) {
   EXPECT_EQ(t.size(), 0);
   EXPECT_EQ(t.ranks_per_host_max(), 0);
   EXPECT_EQ(t.ranks_per_host_min(), 0);
+}
+
+TEST(Topology, RailsTakeOtherSpeedsWithTheirNics) {
+  const Topology t = three_hosts();
+  EXPECT_EQ(t.rail_bytes_per_s(0), 10e9);
+  EXPECT_EQ(t.rail_bytes_per_s(1), 8e9);
+  EXPECT_EQ(t.nic_bytes_per_s(3), 1.25e9) << "unknown";
+  EXPECT_EQ(t.slowest_nic_bytes_per_s(), 1.25e9);
+
+  const Topology slower = t.with_rail_speeds({2e9, -1});
+  EXPECT_EQ(slower.rail_bytes_per_s(0), 2e9);
+  EXPECT_EQ(slower.rails()[0].bytes_per_s, 2e9);
+  EXPECT_EQ(slower.nic_bytes_per_s(0), 2e9);
+  EXPECT_EQ(slower.nic_bytes_per_s(2), 2e9);
+  EXPECT_EQ(slower.rail_bytes_per_s(1), 8e9);
+
+  const Topology down = slower.with_rail_speeds({0, 1e9});
+  EXPECT_EQ(down.rail_bytes_per_s(0), 0);
+  EXPECT_FALSE(down.hosts()[0].nics[0].up);
+  EXPECT_LT(down.nic_bytes_per_s(0), 0.1e9) << "plans had better do without";
+  EXPECT_EQ(down.slowest_nic_bytes_per_s(), down.nic_bytes_per_s(0));
+  EXPECT_EQ(down.ranks(), t.ranks());
+
+  const Topology back = down.with_rail_speeds({10e9, 3e9});
+  EXPECT_EQ(back.rail_bytes_per_s(0), 10e9);
+  EXPECT_TRUE(back.hosts()[2].nics[0].up);
+}
+
+TEST(Topology, RailSpeedsThatAreNoneChangeNothing) {
+  const Topology t = three_hosts();
+  for (const double none :
+       {-1.0, -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity(),
+        std::numeric_limits<double>::quiet_NaN()})
+    EXPECT_EQ(t.with_rail_speeds({none, none}), t);
 }
 
 }  // namespace

@@ -1,7 +1,9 @@
 // tcp: links between ranks over sockets.
 //
-// Each rank listens on one port. For each link the lower rank connects, one connection per lane,
-// and says who it is (tcp_wire.h); the higher rank accepts, checks and answers. Connections that
+// Each rank listens on one port. For each link the lower rank connects, one connection per lane (so
+// many sockets for each pair of interfaces), and says who it is (tcp_wire.h); the higher rank
+// accepts, checks and answers. Where a link has several lanes, those that are lost or silent are
+// connected anew for as long as the link lives: a rail that returns is used again. Connections that
 // say anything else, or nothing for some seconds, are closed; only a bounded number is kept open
 // undecided. epoll is used edge-triggered: links remember readiness, so a quiet link costs no
 // system call, and progress() is one for all.
@@ -22,6 +24,7 @@
 #include "base/log.h"
 #include "transport/registry.h"
 #include "transport/tcp_link.h"
+#include "transport/tcp_nics.h"
 #include "transport/tcp_socket.h"
 
 namespace railccl::transport {
@@ -32,6 +35,10 @@ constexpr int64_t kStrangerMs = 5000;  // for a hello, from the moment a connect
 constexpr int kStrangersMax = 256;
 constexpr int kComplaintsMax = 8;
 constexpr int64_t kSweepMs = 100;  // how often deadlines of unfinished connections are looked at
+constexpr int64_t kUpkeepNs = 2'000'000;  // how often links over several paths are looked after
+// A lost lane is tried again after a pause that doubles each time.
+constexpr int64_t kRedialNs = 100'000'000, kRedialNsMax = 2'000'000'000;
+constexpr int64_t kRedialConnectMs = 300;  // for the connection, not for the answer to our hello
 
 /// epoll_wait in microseconds. A look without a wait is cheaper by epoll_wait itself, which has no
 /// time and no signals to fetch from user space.
@@ -52,6 +59,8 @@ struct Watched {
   UniqueFd socket;          // dial and stranger; a lane's belongs to its link
   TcpLink* link = nullptr;  // dial and lane
   TcpHello hello;           // dial and lane
+  int path = 0;             // lane: its number in the link
+  bool anew = false;        // dial: the link has been connected before
   int64_t deadline_ns = 0;  // dial and stranger
   bool said_hello = false;  // dial
   uint32_t events = 0;      // as they came; a lane looks at those before it was one
@@ -64,7 +73,7 @@ class TcpTransport final : public Transport {
   TcpTransport(const Context& context, std::vector<TcpEndpoint> endpoints, TcpListener listener,
                UniqueFd epoll, UniqueFd wake)
       : context_(context),
-        lanes_(static_cast<int>(context.settings.sockets_per_path)),
+        sockets_(static_cast<int>(context.settings.sockets_per_path)),
         endpoints_(std::move(endpoints)),
         listener_(std::move(listener)),
         epoll_(std::move(epoll)),
@@ -72,7 +81,9 @@ class TcpTransport final : public Transport {
 
   const char* name() const override { return "tcp"; }
   Capabilities capabilities() const override {
-    return {.load_store = false, .zero_copy = lanes_ > 1, .in_place_view = false};
+    const bool several =
+        sockets_ > 1 || endpoints_.front().interface != endpoints_.back().interface;
+    return {.load_store = false, .zero_copy = several, .in_place_view = false};
   }
   Address address() const override { return encode(TcpAddress{listener_.port, endpoints_}); }
   Status set_peers(const Peers& peers) override;
@@ -87,6 +98,7 @@ class TcpTransport final : public Transport {
     return ok();
   }
   void wait(int64_t timeout_us) override;
+  std::vector<NicSpeed> speeds() const override { return nics_.speeds(); }
   void wake() override {
     const uint64_t one = 1;
     // Can only fail when the counter is full, and then the sleeper wakes anyway.
@@ -105,8 +117,27 @@ class TcpTransport final : public Transport {
   static Status no_memory() {
     return Status(Code::unsupported, "tcp: there is no shared memory over a network");
   }
-  TcpLink* find_link(int peer, int channel);
-  void dial(TcpLink* link, int peer, int channel);
+  /// A link, and what it takes to connect its lanes.
+  struct Line {
+    std::unique_ptr<TcpLink> link;
+    std::vector<TcpPath> paths;  // where this rank connects
+    struct Redial {
+      bool dialling = false;
+      int64_t next_ns = 0;
+      int64_t pause_ns = kRedialNs;
+    };
+    std::vector<Redial> redials;  // by lane
+  };
+
+  Line& find_line(int peer, int channel);
+  Line& line_of(const TcpLink& link) { return lines_.at({link.peer(), link.channel()}); }
+  TcpLink* find_link(int peer, int channel) { return find_line(peer, channel).link.get(); }
+  void dial(Line& line);
+  Status dial_lane(Line& line, int lane, bool anew);
+  void dial_failed(size_t index, const std::string& why, Code code = Code::remote);
+  void keep_up(int64_t now_ns);
+  void forget(const TcpLink* link, int path);
+  int64_t rest_us(int64_t timeout_us) const;
   Status watch(int fd, size_t index);
   size_t new_entry(Watched::Kind kind);
   void drop(size_t index);
@@ -125,7 +156,7 @@ class TcpTransport final : public Transport {
   }
 
   const Context context_;
-  const int lanes_;
+  const int sockets_;  // of each pair of interfaces
   std::vector<TcpEndpoint> endpoints_;
   TcpListener listener_;
   UniqueFd epoll_;
@@ -133,7 +164,10 @@ class TcpTransport final : public Transport {
   AbortFlag abort_;
   std::vector<std::optional<TcpAddress>> peers_;
   std::vector<uint64_t> host_ids_;
-  std::map<std::pair<int, int>, std::unique_ptr<TcpLink>> links_;
+  std::map<std::pair<int, int>, Line> lines_;
+  TcpNics nics_;
+  int64_t next_upkeep_ns_ = 0;
+  bool several_paths_ = false;   // of some link
   std::deque<Watched> watched_;  // a deque: entries stay in place when one is added
   std::vector<size_t> free_;
   std::deque<size_t> strangers_;  // indices into watched_, oldest first
@@ -205,17 +239,22 @@ Status TcpTransport::set_peers(const Peers& peers) {
   nearest_first(endpoints_, static_cast<size_t>(context_.rank));
   peers_ = std::move(all);
   host_ids_ = peers.host_ids;
+  std::vector<std::string> ours;
+  for (const TcpEndpoint& endpoint : endpoints_)
+    if (std::find(ours.begin(), ours.end(), endpoint.interface) == ours.end())
+      ours.push_back(endpoint.interface);
+  nics_.set_peers(context_.rank, ours, peers);
   // Only now can greetings be told from noise.
   return watch(listener_.socket.get(), new_entry(Watched::Kind::listener));
 }
 
-TcpLink* TcpTransport::find_link(int peer, int channel) {
-  std::unique_ptr<TcpLink>& slot = links_[{peer, channel}];
-  if (slot == nullptr) {
-    slot = std::make_unique<TcpLink>(&abort_, peer, channel, lanes_, "not connected");
-    if (context_.rank < peer) dial(slot.get(), peer, channel);
+TcpTransport::Line& TcpTransport::find_line(int peer, int channel) {
+  Line& line = lines_[{peer, channel}];
+  if (line.link == nullptr) {
+    line.link = std::make_unique<TcpLink>(&abort_, peer, channel, "not connected");
+    if (context_.rank < peer) dial(line);
   }
-  return slot.get();
+  return line;
 }
 
 Result<Link*> TcpTransport::link(int peer, int channel) {
@@ -229,36 +268,115 @@ Result<Link*> TcpTransport::link(int peer, int channel) {
   return static_cast<Link*>(find_link(peer, channel));
 }
 
-void TcpTransport::dial(TcpLink* link, int peer, int channel) {
-  const TcpAddress& address = *peers_[static_cast<size_t>(peer)];
-  const bool same_host = host_ids_[static_cast<size_t>(peer)] == context_.host_id;
-  const std::optional<TcpPath> path = tcp_path(endpoints_, address.endpoints, same_host);
-  if (!path) return link->fail("no address of it can be reached from ours", Code::unsupported);
-  link->set_detail(tcp_path_text(*path, address.port));
-  for (int lane = 0; lane < lanes_; lane++) {
-    Result<UniqueFd> socket = tcp_connect(*path, address.port, context_.settings.timeout_ms);
-    if (!socket.is_ok()) return link->fail(socket.status().text(), Code::system);
-    const size_t index = new_entry(Watched::Kind::dial);
-    Watched& entry = watched_[index];
-    entry.socket = std::move(*socket);
-    entry.link = link;
-    entry.hello = {.job = context_.job,
-                   .from = static_cast<uint32_t>(context_.rank),
-                   .to = static_cast<uint32_t>(peer),
-                   .channel = static_cast<uint32_t>(channel),
-                   .lane = static_cast<uint16_t>(lane),
-                   .lanes = static_cast<uint16_t>(lanes_)};
-    entry.deadline_ns = now_ns() + context_.settings.init_timeout_ms * 1'000'000;
-    if (Status status = watch(entry.socket.get(), index); !status.is_ok()) {
-      drop(index);
-      return link->fail(status.text(), Code::system);
+void TcpTransport::dial(Line& line) {
+  TcpLink& link = *line.link;
+  const TcpAddress& address = *peers_[static_cast<size_t>(link.peer())];
+  const bool same_host = host_ids_[static_cast<size_t>(link.peer())] == context_.host_id;
+  line.paths = tcp_paths(endpoints_, address.endpoints, same_host);
+  if (line.paths.empty())
+    return link.fail("no address of it can be reached from ours", Code::unsupported);
+  line.paths.resize(std::min<size_t>(line.paths.size(), kTcpLanesMax / sockets_));
+  const int lanes = static_cast<int>(line.paths.size()) * sockets_;
+  link.set_lanes(lanes);
+  link.set_detail(tcp_path_text(line.paths[0], address.port));
+  line.redials.resize(static_cast<size_t>(lanes));
+  several_paths_ |= lanes > 1;
+  for (int lane = 0; lane < lanes && !link.failed(); lane++) {
+    Status status = dial_lane(line, lane, false);
+    if (!status.is_ok() && lane < sockets_) link.fail(status.text(), Code::system);
+  }
+}
+
+// Begins a connection. When that fails at once, a lane beyond the first pair of interfaces is tried
+// again later.
+Status TcpTransport::dial_lane(Line& line, int lane, bool anew) {
+  const TcpLink& link = *line.link;
+  const TcpAddress& address = *peers_[static_cast<size_t>(link.peer())];
+  const TcpPath& path = line.paths[static_cast<size_t>(lane / sockets_)];
+  Line::Redial& redial = line.redials[static_cast<size_t>(lane)];
+  redial.next_ns = now_ns() + redial.pause_ns;
+  redial.pause_ns = std::min(2 * redial.pause_ns, kRedialNsMax);
+  RAILCCL_TRY(UniqueFd socket, tcp_connect(path, address.port, context_.settings.timeout_ms));
+  const size_t index = new_entry(Watched::Kind::dial);
+  Watched& entry = watched_[index];
+  entry.socket = std::move(socket);
+  entry.link = line.link.get();
+  entry.anew = anew;
+  entry.hello = {.job = context_.job,
+                 .from = static_cast<uint32_t>(context_.rank),
+                 .to = static_cast<uint32_t>(link.peer()),
+                 .channel = static_cast<uint32_t>(link.channel()),
+                 .lane = static_cast<uint16_t>(lane),
+                 .lanes = static_cast<uint16_t>(link.lanes()),
+                 .sockets = static_cast<uint8_t>(sockets_),
+                 .home = lane < sockets_ || nics_.home(path.from.interface)};
+  entry.deadline_ns =
+      now_ns() + 1'000'000 * (anew ? kRedialConnectMs : context_.settings.init_timeout_ms);
+  redial.dialling = true;
+  Status status = watch(entry.socket.get(), index);
+  if (!status.is_ok()) {
+    redial.dialling = false;
+    drop(index);
+  }
+  return status;
+}
+
+// A connection did not come about. The link ends with it where it was the last hope, or where
+// nobody listens any more; else the lane is tried again.
+void TcpTransport::dial_failed(size_t index, const std::string& why, Code code) {
+  Watched& entry = watched_[index];
+  TcpLink* const link = entry.link;
+  const int lane = entry.hello.lane;
+  const bool gone = entry.anew && code == Code::remote;
+  drop(index);
+  Line& line = line_of(*link);
+  line.redials[static_cast<size_t>(lane)].dialling = false;
+  const bool hope = link->ever_connected() ||
+                    std::any_of(line.redials.begin(), line.redials.end(),
+                                [](const Line::Redial& redial) { return redial.dialling; });
+  if (gone || !hope) link->fail(why, code);
+}
+
+// Looks after links over several paths: silent ones, lost ones, and what NICs carry.
+void TcpTransport::keep_up(int64_t now_ns) {
+  next_upkeep_ns_ = now_ns + kUpkeepNs;
+  std::vector<TcpLink::NicLoad> loads;
+  for (auto& [key, line] : lines_) {
+    TcpLink& link = *line.link;
+    if (!link.striped() || link.failed()) continue;
+    link.watch(now_ns);
+    while (const auto news = link.take_news()) nics_.tell(link, *news, now_ns);
+    link.add_loads(&loads);
+    for (size_t lane = 0; lane < line.redials.size(); lane++) {
+      Line::Redial& redial = line.redials[lane];
+      const int number = static_cast<int>(lane);
+      if (link.lane_works(number)) {
+        redial.pause_ns = kRedialNs;
+        redial.next_ns = now_ns + kRedialNs;
+      } else if (!redial.dialling && now_ns >= redial.next_ns) {
+        // A failure is one more reason to try again later.
+        if (Status status = dial_lane(line, number, link.lane_taken(number)); !status.is_ok())
+          continue;
+      }
     }
   }
+  nics_.observe(loads, now_ns);
+}
+
+// How long to sleep at most without letting a link over several paths wait.
+int64_t TcpTransport::rest_us(int64_t timeout_us) const {
+  if (unfinished_ > 0) timeout_us = std::min(timeout_us, kSweepMs * 1000);
+  if (!several_paths_) return timeout_us;
+  for (const auto& [key, line] : lines_) {
+    const int64_t rest_ns = line.link->rest_ns();
+    if (rest_ns >= 0) timeout_us = std::min(timeout_us, rest_ns / 1000);
+  }
+  return std::min(timeout_us, kSweepMs * 1000);
 }
 
 void TcpTransport::wait(int64_t timeout_us) {
   if (abort_.raised()) return;
-  if (!news_) poll(unfinished_ > 0 ? std::min(timeout_us, kSweepMs * 1000) : timeout_us);
+  if (!news_) poll(rest_us(timeout_us));
   // Events that an earlier progress() took may be what the caller has not looked at since.
   news_ = false;
 }
@@ -274,7 +392,10 @@ void TcpTransport::poll(int64_t timeout_us) {
     if (count < kBatch) break;
     timeout_us = 0;
   }
-  if ((unfinished_ > 0 || accept_later_) && now_ns() >= next_sweep_ns_) sweep();
+  if (unfinished_ == 0 && !accept_later_ && !several_paths_) return;
+  const int64_t now = now_ns();
+  if ((unfinished_ > 0 || accept_later_) && now >= next_sweep_ns_) sweep();
+  if (several_paths_ && now >= next_upkeep_ns_) keep_up(now);
 }
 
 void TcpTransport::handle(const epoll_event& event) {
@@ -295,7 +416,7 @@ void TcpTransport::handle(const epoll_event& event) {
     case Watched::Kind::stranger:
       return advance_stranger(index);
     case Watched::Kind::lane:
-      return entry.link->on_events(entry.hello.lane, event.events);
+      return entry.link->on_events(entry.path, event.events);
     case Watched::Kind::free:
       return;
   }
@@ -344,13 +465,11 @@ bool TcpTransport::hear(Watched* entry, size_t bytes) {
 
 void TcpTransport::advance_dial(size_t index) {
   Watched& entry = watched_[index];
-  TcpLink* const link = entry.link;
-  const auto fail = [&](const std::string& why) {
-    drop(index);
-    link->fail(why);
-  };
+  const auto fail = [&](const std::string& why) { dial_failed(index, why); };
   if (const int error = tcp_error(entry.socket.get()); error != 0) {
-    return fail("cannot connect: " + std::system_category().message(error));
+    // Only a refusal says that nobody is there: the rest is the network's.
+    return dial_failed(index, "cannot connect: " + std::system_category().message(error),
+                       error == ECONNREFUSED || !entry.anew ? Code::remote : Code::system);
   }
   if (!entry.said_hello) {
     const TcpHelloBytes hello = encode(entry.hello);
@@ -358,6 +477,7 @@ void TcpTransport::advance_dial(size_t index) {
     if (sent < 0 && (errno == EAGAIN || errno == ENOTCONN || errno == EINTR)) return;
     if (sent != static_cast<ssize_t>(hello.size())) return fail("cannot say hello");
     entry.said_hello = true;
+    entry.deadline_ns = now_ns() + context_.settings.init_timeout_ms * 1'000'000;
   }
   if (!hear(&entry, kTcpAnswerBytes)) {
     if (entry.heard_bytes > kTcpAnswerBytes) fail("hung up on our hello");
@@ -366,11 +486,13 @@ void TcpTransport::advance_dial(size_t index) {
   const std::optional<TcpAnswer> answer =
       decode_tcp_answer(std::span(entry.heard).first(kTcpAnswerBytes));
   if (!answer || answer->proof != proof_of(entry.hello)) return fail("is not a rank of this job");
-  if (answer->lanes != entry.hello.lanes) {
-    return fail(fmt::format("NCCL_NSOCKS_PERTHREAD is {} there and {} here", answer->lanes,
-                            entry.hello.lanes));
+  if (answer->sockets != entry.hello.sockets) {
+    entry.link->fail(fmt::format("NCCL_NSOCKS_PERTHREAD is {} there and {} here", answer->sockets,
+                                 entry.hello.sockets));
+    return drop(index);
   }
-  adopt(index, link, entry.hello);
+  line_of(*entry.link).redials[entry.hello.lane].dialling = false;
+  adopt(index, entry.link, entry.hello);
 }
 
 void TcpTransport::advance_stranger(size_t index) {
@@ -397,20 +519,25 @@ void TcpTransport::welcome(size_t index, const TcpHello& hello) {
     return drop(index);
   }
   TcpLink* const link = find_link(static_cast<int>(hello.from), static_cast<int>(hello.channel));
-  if (hello.lanes == lanes_ && link->has_lane(hello.lane)) {
+  const TcpAnswerBytes answer = encode(TcpAnswer{static_cast<uint16_t>(sockets_), proof_of(hello)});
+  if (hello.sockets != sockets_) {
+    (void)!send(entry.socket.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
+    drop(index);
+    return link->fail(
+        fmt::format("NCCL_NSOCKS_PERTHREAD is {} there and {} here", hello.sockets, sockets_));
+  }
+  if (link->lanes() == 0) link->set_lanes(hello.lanes);
+  several_paths_ |= link->striped();
+  // Where there are several paths, a lane may come again: the far end has lost the one before.
+  if (hello.lanes != link->lanes() || (!link->striped() && link->lane_taken(hello.lane))) {
     complain(fmt::format("rank {} connects a second time", hello.from));
     return drop(index);
   }
-  const TcpAnswerBytes answer = encode(TcpAnswer{static_cast<uint16_t>(lanes_), proof_of(hello)});
   const ssize_t sent = send(entry.socket.get(), answer.data(), answer.size(), MSG_NOSIGNAL);
-  if (hello.lanes != lanes_) {
-    drop(index);
-    return link->fail(
-        fmt::format("NCCL_NSOCKS_PERTHREAD is {} there and {} here", hello.lanes, lanes_));
-  }
   if (sent != static_cast<ssize_t>(answer.size())) {
     drop(index);
-    return link->fail("hung up while we answered its hello");
+    if (!link->striped()) link->fail("hung up while we answered its hello");
+    return;
   }
   adopt(index, link, hello);
 }
@@ -419,14 +546,31 @@ void TcpTransport::adopt(size_t index, TcpLink* link, const TcpHello& hello) {
   Watched& entry = watched_[index];
   std::erase(strangers_, index);
   unfinished_--;
-  entry.kind = Watched::Kind::lane;
+  entry.kind = Watched::Kind::free;  // until it is the link's
   entry.link = link;
   entry.hello = hello;
-  const std::string text = tcp_peer_text(entry.socket.get(), endpoints_);
-  if (Status status = link->add_lane(hello.lane, std::move(entry.socket), text); !status.is_ok())
-    return link->fail(status.text(), Code::system);
+  std::string nic;
+  std::string text = tcp_peer_text(entry.socket.get(), endpoints_, &nic);
+  Result<int> path = link->add_socket(hello.lane, hello.home, std::move(entry.socket),
+                                      std::move(nic), std::move(text));
+  if (!path.is_ok()) return link->fail(path.status().text(), Code::system);
+  if (link->striped()) forget(link, *path);
+  entry.kind = Watched::Kind::lane;
+  entry.path = *path;
   // Edges come once: a hang-up may have shown together with the greeting.
-  link->on_events(hello.lane, entry.events);
+  link->on_events(entry.path, entry.events);
+}
+
+// The number of a path that is gone was given to another: events of the old one mean nothing.
+void TcpTransport::forget(const TcpLink* link, int path) {
+  for (size_t i = 0; i < watched_.size(); i++) {
+    Watched& entry = watched_[i];
+    if (entry.kind != Watched::Kind::lane || entry.link != link || entry.path != path) continue;
+    const uint32_t generation = entry.generation + 1;
+    entry = Watched();
+    entry.generation = generation;
+    free_.push_back(i);
+  }
 }
 
 void TcpTransport::sweep() {
@@ -437,12 +581,10 @@ void TcpTransport::sweep() {
     if (entry.deadline_ns == 0 || now_ns() < entry.deadline_ns) continue;
     if (entry.kind == Watched::Kind::stranger) drop(i);
     if (entry.kind != Watched::Kind::dial) continue;
-    TcpLink* const link = entry.link;
     const bool connected = entry.said_hello;
-    drop(i);
     news_ = true;
-    link->fail(connected ? "no answer to our hello in time" : "no connection in time",
-               Code::timeout);
+    dial_failed(i, connected ? "no answer to our hello in time" : "no connection in time",
+                Code::timeout);
   }
 }
 

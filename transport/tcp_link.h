@@ -1,34 +1,34 @@
-// TcpLink: one link's byte stream over one or several sockets (lanes).
+// TcpLink: one link's byte stream over one or several sockets.
 //
-// One lane: the stream itself is what travels, without frames. Several lanes: the sender cuts the
-// stream into segments and gives each to a lane that has room, behind a frame that says where in
-// the stream it belongs; a slow lane so gets fewer segments. The receiver always reads from the
-// lane whose segment is next in the stream, straight to the destination; segments that are early
-// wait in the kernel's socket buffers, whose flow control is all the credit that is needed: the
-// frames of one lane have growing offsets, so the lane that has the next byte has it in front, and
-// reading it never waits for another.
+// One socket: the stream itself is what travels, without frames, and whoever loses the socket loses
+// the link. Several: multipath_send.h and multipath_receive.h cut and join it; then send() does not
+// copy everything, so the source must stay until released() has passed it, and the link lives as
+// long as one path does.
 //
-// With several lanes send() does not copy: the source must stay until released() has passed it.
+// A *lane* is a place for a socket: which pair of interfaces, and which of the sockets between
+// them. When a lane's socket is lost or silent, a new one may take its place; the old one's bytes
+// are read to their end, in their place in the stream.
 //
 // Driven by one thread at a time, with the transport that owns it and delivers readiness events.
 #pragma once
 
-#include <array>
+#include <memory>
 #include <string>
 #include <vector>
 
-#include "base/owners.h"
 #include "transport/abort_flag.h"
 #include "transport/link.h"
 #include "transport/mirrored.h"
-#include "transport/tcp_wire.h"
+#include "transport/multipath_receive.h"
+#include "transport/multipath_send.h"
+#include "transport/socket_path.h"
 
 namespace railccl::transport {
 
 class TcpLink final : public Link {
  public:
-  /// `detail` describes the far end until a lane is connected.
-  TcpLink(const AbortFlag* abort, int peer, int channel, int lanes, std::string detail);
+  /// `detail` describes the far end until a socket is connected.
+  TcpLink(const AbortFlag* abort, int peer, int channel, std::string detail);
 
   Result<size_t> send(std::span<const iovec> ranges) override;
   uint64_t released() const override;
@@ -38,53 +38,79 @@ class TcpLink final : public Link {
   Result<size_t> receive(void* dst, size_t bytes) override;
   std::string name() const override;
 
-  int lanes() const { return static_cast<int>(lanes_.size()); }
-  bool has_lane(int lane) const { return static_cast<bool>(at(lane).socket); }
-  /// A connected, greeted socket. `detail` replaces the description of the far end.
-  Status add_lane(int lane, UniqueFd socket, std::string detail);
+  int peer() const { return peer_; }
+  int channel() const { return channel_; }
+  /// How many lanes there are; 0: not said yet.
+  int lanes() const { return lanes_; }
+  /// Said once, before the first socket.
+  void set_lanes(int lanes) {
+    lanes_ = lanes;
+    by_lane_.resize(static_cast<size_t>(lanes));
+  }
+  bool striped() const { return lanes_ > 1; }
+  /// Does a socket of this lane work?
+  bool lane_works(int lane) const;
+  /// Has any socket ever been there?
+  bool ever_connected() const { return first_ns_ != 0; }
+  /// Has one of this lane?
+  bool lane_taken(int lane) const;
+
+  /// A connected, greeted socket, as the lane's; returns the number of its path. `name` replaces
+  /// the description of the far end.
+  Result<int> add_socket(int lane, bool home, UniqueFd socket, std::string nic, std::string name);
   void set_detail(std::string detail) { detail_ = std::move(detail); }
-  /// What epoll (edge-triggered) said about a lane.
-  void on_events(int lane, uint32_t events);
+  /// What epoll (edge-triggered) said about a path. Ignored when the path is gone.
+  void on_events(int path, uint32_t events);
+  bool has_path(int path) const {
+    return static_cast<size_t>(path) < paths_.size() && paths_[static_cast<size_t>(path)].socket;
+  }
   /// Ends the link; the reason is put behind the link's name.
   void fail(const std::string& why, Code code = Code::remote);
+  bool failed() const { return !send_failure_.is_ok() || !receive_failure_.is_ok(); }
+
+  // Upkeep of several sockets, by the transport.
+  struct News {
+    PathNews news;
+    std::string nic;   // ours
+    std::string name;  // of the path: "10.0.0.4:5123, eth1"
+  };
+  std::optional<News> take_news();
+  /// To be called every few milliseconds.
+  void watch(int64_t now_ns);
+  /// How long its callers may sleep without missing that something came across; -1: any time.
+  int64_t rest_ns() const;
+  /// Adds up, per NIC of ours, what its paths carry now.
+  struct NicLoad {
+    std::string nic;
+    double bytes_per_s = 0;  // of the paths that are busy
+    bool works = false;      // some path does
+    bool missing = false;    // some path does not
+  };
+  void add_loads(std::vector<NicLoad>* loads) const;
+
+  /// How long a link without any working path waits for one to come back.
+  static constexpr int64_t kReunionNs = 10'000'000'000;
+  /// How long a link waits for its home path before it begins with others.
+  static constexpr int64_t kHomeFirstNs = 100'000'000;
 
  private:
-  struct Lane {
-    UniqueFd socket;
-    // Readiness as last heard: cleared when the kernel had less than was asked for.
-    bool readable = true;
-    bool writable = true;
-    bool hung_up = false;  // no further event will come: read until the end
-    bool ended = false;    // the end was read
-    // The segment being sent; idle when out_left and the rest of its header are 0.
-    TcpFrameBytes out_header{};
-    size_t out_header_left = 0;
-    std::array<iovec, 4> out_ranges{};
-    size_t out_left = 0;
-    uint64_t out_offset = 0;  // stream position of the first byte not yet sent
-    // The segment being received; none while in_left is 0.
-    TcpFrameBytes in_header{};
-    size_t in_header_have = 0;
-    uint64_t in_offset = 0;
-    size_t in_left = 0;
+  struct Place {  // of a path
+    std::unique_ptr<SocketPath> socket;
+    int lane = 0;
+    bool home = false;
+    bool replaced = false;  // only read from
   };
 
-  Lane& at(int lane) { return lanes_[static_cast<size_t>(lane)]; }
-  const Lane& at(int lane) const { return lanes_[static_cast<size_t>(lane)]; }
-  bool striped() const { return lanes_.size() > 1; }
-
-  Result<size_t> send_plain(std::span<const iovec> ranges);
-  Result<size_t> send_striped(std::span<const iovec> ranges);
-  Status push(Lane* lane);
+  bool connected() const { return working_ > 0; }
+  bool may_begin(int64_t now_ns);
+  void drop_path(int path);
+  void lose_path(int path, const Status& why);
+  void gather_losses();
 
   // Moves bytes of the stream's front to dst, 0 when there are none now. Bytes beyond `want` may
   // land in the stage when `ahead` (the stage must be empty).
   Result<size_t> fetch(std::byte* dst, size_t want, bool ahead);
   Result<size_t> fetch_plain(std::byte* dst, size_t want, bool ahead);
-  Result<size_t> fetch_striped(std::byte* dst, size_t want);
-  Status read_header(Lane* lane);
-  Status accept_header(Lane* lane);
-  Result<size_t> read_some(Lane* lane, iovec* ranges, size_t count);
 
   size_t staged() const { return stage_tail_ - stage_head_; }
   std::byte* stage_end() const { return stage_.data() + (stage_tail_ & (stage_.size() - 1)); }
@@ -95,16 +121,25 @@ class TcpLink final : public Link {
   const int peer_;
   const int channel_;
   std::string detail_;
-  std::vector<Lane> lanes_;
-  int connected_ = 0;
+  int lanes_ = 0;
+  int working_ = 0;  // sockets in paths_ that are not replaced
+  std::vector<Place> paths_;
+  struct Lane {
+    std::string nic;     // ours; empty: not known yet
+    bool taken = false;  // had a socket
+  };
+  std::vector<Lane> by_lane_;
   Status send_failure_;
   Status receive_failure_;
 
-  uint64_t accepted_ = 0;  // bytes of the stream that send() took
-  size_t next_lane_ = 0;
+  uint64_t accepted_ = 0;  // bytes of the stream that send() took, without frames
+  MultipathSender sender_;
+  MultipathReceiver receiver_;
+  std::deque<News> news_;
+  int64_t first_ns_ = 0;  // the first socket came
+  int64_t alone_ns_ = 0;  // since when no path works; 0: one does
 
-  uint64_t front_ = 0;  // bytes of the stream that were fetched (striped only)
-  Mirrored stage_;      // fetched, not yet taken: for peek() and read-ahead
+  Mirrored stage_;  // fetched, not yet taken: for peek() and read-ahead
   uint64_t stage_head_ = 0;
   uint64_t stage_tail_ = 0;
   size_t last_view_ = kNoView;  // size of the view given since consume(), once the peer is gone

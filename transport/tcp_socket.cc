@@ -139,6 +139,39 @@ std::optional<TcpPath> tcp_path(const std::vector<TcpEndpoint>& ours,
   return path;
 }
 
+std::vector<TcpPath> tcp_paths(const std::vector<TcpEndpoint>& ours,
+                               const std::vector<TcpEndpoint>& theirs, bool same_host) {
+  std::vector<TcpPath> paths;
+  const std::optional<TcpPath> first = tcp_path(ours, theirs, same_host);
+  if (!first) return paths;
+  paths.push_back(*first);
+  if (same_host) return paths;
+  const auto text = [](const TcpEndpoint& endpoint) { return text_of(endpoint.address.address); };
+  const bool routed = !same_subnet(first->from.address, first->to.address.address);
+  const auto used = [&](const TcpEndpoint& from, const TcpEndpoint& to) {
+    return std::any_of(paths.begin(), paths.end(), [&](const TcpPath& path) {
+      return path.from.interface == from.interface || path.to.interface == to.interface;
+    });
+  };
+  const auto leads_there = [&](const TcpEndpoint& from, const TcpEndpoint& to) {
+    const sockaddr_storage& a = from.address.address;
+    const sockaddr_storage& b = to.address.address;
+    if (a.ss_family != b.ss_family || is_link_local(a) || is_link_local(b)) return false;
+    if (is_loopback(a) || is_loopback(b) || text(from) == text(to)) return false;
+    return same_subnet(from.address, b) || (routed && from.interface == to.interface);
+  };
+  // In one flat subnet every pair leads there: those of equal names are the likeliest rails.
+  for (const bool equal_names : {true, false}) {
+    for (const TcpEndpoint& from : ours) {
+      for (const TcpEndpoint& to : theirs) {
+        if (equal_names && from.interface != to.interface) continue;
+        if (!used(from, to) && leads_there(from, to)) paths.push_back({from, to});
+      }
+    }
+  }
+  return paths;
+}
+
 Result<UniqueFd> tcp_connect(const TcpPath& path, uint16_t port, int64_t timeout_ms) {
   sockaddr_storage source = path.from.address.address;
   sockaddr_storage target = path.to.address.address;
@@ -194,7 +227,8 @@ std::string tcp_path_text(const TcpPath& path, uint16_t port) {
   return endpoint_text(text_of(path.to.address.address), port, path.from.interface);
 }
 
-std::string tcp_peer_text(int socket, const std::vector<TcpEndpoint>& ours) {
+std::string tcp_peer_text(int socket, const std::vector<TcpEndpoint>& ours,
+                          std::string* interface_name) {
   sockaddr_storage far{};
   sockaddr_storage near{};
   socklen_t far_length = sizeof(far);
@@ -212,6 +246,7 @@ std::string tcp_peer_text(int socket, const std::vector<TcpEndpoint>& ours) {
     if (text->starts_with("::ffff:")) text->erase(0, 7);
   for (const TcpEndpoint& endpoint : ours)
     if (text_of(endpoint.address.address) == near_text) interface = endpoint.interface;
+  if (interface_name != nullptr) *interface_name = interface;
   return endpoint_text(far_text, port_of(far), interface);
 }
 

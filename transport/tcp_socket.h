@@ -35,6 +35,12 @@ struct TcpPath {
 std::optional<TcpPath> tcp_path(const std::vector<TcpEndpoint>& ours,
                                 const std::vector<TcpEndpoint>& theirs, bool same_host);
 
+/// That path, and after it one for each further pair of interfaces that leads there: in a shared
+/// subnet, or of equal names where the first path is routed. None shares an interface with another.
+/// Only the first on one host.
+std::vector<TcpPath> tcp_paths(const std::vector<TcpEndpoint>& ours,
+                               const std::vector<TcpEndpoint>& theirs, bool same_host);
+
 /// Starts a connection; it is up or has failed (tcp_error) when the socket becomes writable.
 Result<UniqueFd> tcp_connect(const TcpPath& path, uint16_t port, int64_t timeout_ms);
 /// The next connection with options set, or an empty one. `timeout_ms`: how long sent bytes may
@@ -45,7 +51,9 @@ int tcp_error(int socket);
 
 /// "10.0.0.4:5123, eth1" of a path about to be taken.
 std::string tcp_path_text(const TcpPath& path, uint16_t port);
-/// "10.0.0.4:5123, eth1" of the far end of a connected socket, with our interface's name.
-std::string tcp_peer_text(int socket, const std::vector<TcpEndpoint>& ours);
+/// "10.0.0.4:5123, eth1" of the far end of a connected socket, with our interface's name; the
+/// latter also to *interface, where that is not null.
+std::string tcp_peer_text(int socket, const std::vector<TcpEndpoint>& ours,
+                          std::string* interface = nullptr);
 
 }  // namespace railccl::transport

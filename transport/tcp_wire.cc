@@ -16,7 +16,7 @@ constexpr std::string_view kAddressMagic = "rtc1";
 constexpr uint32_t kHelloMagic = 0x68636c72;   // "rlch"
 constexpr uint32_t kAnswerMagic = 0x61636c72;  // "rlca"
 constexpr uint32_t kFrameMagic = 0x66636c72;   // "rlcf"
-constexpr uint16_t kVersion = 1;
+constexpr uint16_t kVersion = 2;
 constexpr size_t kNameMax = 15;  // IFNAMSIZ - 1
 
 template <typename T>
@@ -91,7 +91,8 @@ std::optional<TcpAddress> decode_tcp_address(std::string_view bytes) {
   return address;
 }
 
-// hello: magic 4, version 2, lanes 2, job 8, from 4, to 4, channel 4, lane 2, zero 2, check 8
+// hello: magic 4, version 2, lanes 2, job 8, from 4, to 4, channel 4, lane 2, sockets 1, home 1,
+// check 8
 TcpHelloBytes encode(const TcpHello& hello) {
   TcpHelloBytes bytes{};
   put<uint32_t>(&bytes[0], kHelloMagic);
@@ -102,13 +103,15 @@ TcpHelloBytes encode(const TcpHello& hello) {
   put<uint32_t>(&bytes[20], hello.to);
   put<uint32_t>(&bytes[24], hello.channel);
   put<uint16_t>(&bytes[28], hello.lane);
+  put<uint8_t>(&bytes[30], hello.sockets);
+  put<uint8_t>(&bytes[31], hello.home ? 1 : 0);
   put<uint64_t>(&bytes[32], hash_bytes(bytes.data(), 32));
   return bytes;
 }
 
 std::optional<TcpHello> decode_tcp_hello(std::span<const std::byte> bytes) {
   if (bytes.size() != kTcpHelloBytes || get<uint32_t>(&bytes[0]) != kHelloMagic ||
-      get<uint16_t>(&bytes[4]) != kVersion || get<uint16_t>(&bytes[30]) != 0 ||
+      get<uint16_t>(&bytes[4]) != kVersion || get<uint8_t>(&bytes[31]) > 1 ||
       get<uint64_t>(&bytes[32]) != hash_bytes(bytes.data(), 32)) {
     return std::nullopt;
   }
@@ -119,7 +122,10 @@ std::optional<TcpHello> decode_tcp_hello(std::span<const std::byte> bytes) {
   hello.to = get<uint32_t>(&bytes[20]);
   hello.channel = get<uint32_t>(&bytes[24]);
   hello.lane = get<uint16_t>(&bytes[28]);
-  if (hello.lanes == 0 || hello.lane >= hello.lanes) return std::nullopt;
+  hello.sockets = get<uint8_t>(&bytes[30]);
+  hello.home = get<uint8_t>(&bytes[31]) == 1;
+  if (hello.lane >= hello.lanes || hello.lanes > kTcpLanesMax || hello.sockets == 0)
+    return std::nullopt;
   return hello;
 }
 
@@ -128,12 +134,12 @@ uint64_t proof_of(const TcpHello& hello) {
   return hash_bytes(bytes.data(), bytes.size(), kAnswerMagic);
 }
 
-// answer: magic 4, version 2, lanes 2, proof 8
+// answer: magic 4, version 2, sockets 2, proof 8
 TcpAnswerBytes encode(const TcpAnswer& answer) {
   TcpAnswerBytes bytes{};
   put<uint32_t>(&bytes[0], kAnswerMagic);
   put<uint16_t>(&bytes[4], kVersion);
-  put<uint16_t>(&bytes[6], answer.lanes);
+  put<uint16_t>(&bytes[6], answer.sockets);
   put<uint64_t>(&bytes[8], answer.proof);
   return bytes;
 }

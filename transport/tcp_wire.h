@@ -41,9 +41,12 @@ struct TcpHello {
   uint32_t to = 0;
   uint32_t channel = 0;
   uint16_t lane = 0;
-  uint16_t lanes = 1;
+  uint16_t lanes = 1;   // of the link: all sockets of all pairs of interfaces
+  uint8_t sockets = 1;  // of each pair of interfaces
+  bool home = true;     // is the lane one that the link uses while all is well?
   friend bool operator==(const TcpHello&, const TcpHello&) = default;
 };
+inline constexpr int kTcpLanesMax = 128;
 inline constexpr size_t kTcpHelloBytes = 40;
 using TcpHelloBytes = std::array<std::byte, kTcpHelloBytes>;
 TcpHelloBytes encode(const TcpHello& hello);
@@ -51,7 +54,7 @@ std::optional<TcpHello> decode_tcp_hello(std::span<const std::byte> bytes);
 
 /// The accepting rank's answer; the proof shows that it knows the job, too.
 struct TcpAnswer {
-  uint16_t lanes = 0;  // how many it wants: the connection is good when that is the hello's number
+  uint16_t sockets = 0;  // for each pair of interfaces: good when that is the hello's number
   uint64_t proof = 0;
   friend bool operator==(const TcpAnswer&, const TcpAnswer&) = default;
 };
@@ -61,7 +64,7 @@ TcpAnswerBytes encode(const TcpAnswer& answer);
 std::optional<TcpAnswer> decode_tcp_answer(std::span<const std::byte> bytes);
 uint64_t proof_of(const TcpHello& hello);
 
-/// In front of each segment of a link with several lanes: where in the stream its bytes belong.
+/// In front of each segment of a link with several paths: where in the stream its bytes belong.
 struct TcpFrame {
   uint64_t offset = 0;
   uint32_t bytes = 0;

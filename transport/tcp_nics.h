@@ -1,0 +1,43 @@
+// TcpNics: what one rank's links over several paths have found out about its NICs: which are its
+// own, which work, what they carry. Tells the log once when one fails and once when it is back.
+//
+// One thread, that of the transport.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "transport/tcp_link.h"
+
+namespace railccl::transport {
+
+class TcpNics {
+ public:
+  /// `ours`: the interfaces of this rank, in order; `peers`: whose NIC each rank's is.
+  void set_peers(int rank, const std::vector<std::string>& ours, const Peers& peers);
+
+  /// Do links of this rank use the NIC while all is well? Its own; and of those that no rank of the
+  /// host owns, every so-many-th.
+  bool home(const std::string& nic) const;
+
+  /// A link's news: what failed, or speaks again.
+  void tell(const TcpLink& link, const TcpLink::News& news, int64_t now_ns);
+  /// What the links' paths carry now, added up over links by TcpLink::add_loads().
+  void observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns);
+  /// As Transport::speeds().
+  std::vector<NicSpeed> speeds() const;
+
+ private:
+  struct State {
+    double bytes_per_s = 0;     // of all ranks that share it; smoothed; 0: not measured
+    bool works = true;          // for at least one link
+    int64_t down_since_ns = 0;  // 0: it is not
+  };
+  std::string rank_text_;
+  std::vector<std::string> home_;
+  std::map<std::string, int> sharers_;  // ranks of this host that own it
+  std::map<std::string, State> states_;
+};
+
+}  // namespace railccl::transport

@@ -25,13 +25,14 @@ using namespace railccl::transport;
 // Alternately feeds pieces of the input (length byte, then bytes) to two lanes and reads.
 void feed_striped(std::span<const std::byte> input) {
   AbortFlag abort;
-  TcpLink link(&abort, 1, 0, 2, "fuzz");
+  TcpLink link(&abort, 1, 0, "fuzz");
+  link.set_lanes(2);
   std::array<UniqueFd, 2> ours;
   for (int lane = 0; lane < 2; lane++) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) return;
     ours[static_cast<size_t>(lane)].reset(ends[0]);
-    if (!link.add_lane(lane, UniqueFd(ends[1]), "fuzz").is_ok()) return;
+    if (!link.add_socket(lane, true, UniqueFd(ends[1]), "nic", "fuzz").is_ok()) return;
   }
   uint64_t received = 0;
   bool failed = false;

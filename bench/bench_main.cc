@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "init.h"
 #include "launch/launch.h"
 #include "measure.h"
 #include "options.h"
@@ -76,13 +77,21 @@ int64_t run_rank(const Options& options, ncclComm_t comm, int rank, int ranks,
   return wrong;
 }
 
+void give_up_after(int seconds) {
+  if (seconds == 0) return;
+  std::thread([seconds] {
+    sleep(static_cast<unsigned>(seconds));
+    std::fprintf(stderr, "railccl-bench: not finished after %d s\n", seconds);
+    std::_Exit(124);
+  }).detach();
+}
+
 int run_process(const Options& options, launch::Job& job) {
-  ncclUniqueId id;
-  if (!job.unique_id(&id)) {
-    std::fprintf(stderr, "railccl-bench: process %d: no unique id: %s\n", job.place().process,
-                 job.error().c_str());
-    return 3;
+  if (options.init) {
+    give_up_after(options.timeout_s);
+    return run_init(options, job);
   }
+  const ncclUniqueId id = next_id(job);
   const int threads = options.threads;
   const int ranks = job.place().processes * threads;
   const int first = job.place().process * threads;
@@ -93,13 +102,7 @@ int run_process(const Options& options, launch::Job& job) {
       return 2;
     }
   }
-  if (options.timeout_s > 0) {
-    std::thread([seconds = options.timeout_s] {
-      sleep(static_cast<unsigned>(seconds));
-      std::fprintf(stderr, "railccl-bench: not finished after %d s\n", seconds);
-      std::_Exit(124);
-    }).detach();
-  }
+  give_up_after(options.timeout_s);
   std::vector<ncclComm_t> comms(static_cast<size_t>(threads), nullptr);
   if (!options.parallel_init) {
     must(ncclGroupStart(), "ncclGroupStart", first, nullptr);

@@ -131,6 +131,9 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
       options->kind = kind;
     });
 
+  app.add_subcommand("init", "measure how communicators come about: time, messages, memory")
+      ->callback([options] { options->init = true; });
+
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
@@ -160,6 +163,7 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
     std::cerr << "railccl-bench: give -f or a positive -i to get from -b to -e\n";
     return false;
   }
+  if (options->init && app.count("--iters") == 0) options->iterations = 3;
   options->check = check == 1;
   options->parallel_init = parallel_init == 1;
   options->blocking_streams = blocking == 1;

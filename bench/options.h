@@ -19,8 +19,9 @@ const std::vector<Kind>& kinds();
 
 struct Options {
   Kind kind{"all_reduce"};
-  int ranks = 0;    // --ranks: processes to fork; 0: what the environment says
-  int threads = 1;  // -t: ranks per process
+  bool init = false;  // measure no collective but how communicators come about
+  int ranks = 0;      // --ranks: processes to fork; 0: what the environment says
+  int threads = 1;    // -t: ranks per process
   size_t min_bytes = 32 << 20;
   size_t max_bytes = 32 << 20;
   size_t step_bytes = 1 << 20;   // -i, when no factor is given

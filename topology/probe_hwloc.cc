@@ -23,7 +23,7 @@ struct FreeBitmap {
 };
 using Bitmap = std::unique_ptr<hwloc_bitmap_s, FreeBitmap>;
 
-Result<HwlocTopology> load() {
+Result<HwlocTopology> load(bool ask_processors) {
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) return system_error(errno, "hwloc cannot start");
   HwlocTopology topology(raw);
@@ -31,6 +31,8 @@ Result<HwlocTopology> load() {
   // come from NVML instead.
   for (const char* plugin : {"cuda", "nvml", "opencl", "rsmi", "levelzero", "gl"})
     hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, plugin);
+  if (!ask_processors)
+    hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, "x86");
   if (hwloc_topology_load(raw) != 0) return system_error(errno, "hwloc cannot read this machine");
   return topology;
 }
@@ -93,9 +95,14 @@ int binding(hwloc_topology_t topology, hwloc_const_bitmap_t bound) {
 }  // namespace
 
 Status probe_hwloc(Facts& facts, NumaIndex& numas) {
-  RAILCCL_TRY(const HwlocTopology topology, load());
-  facts.host.cores = std::max(1, hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE));
+  // Asking each processor about itself means to wait for a turn on each; that is worth it only
+  // where the operating system does not say what they said to it.
+  RAILCCL_TRY(HwlocTopology topology, load(false));
+  if (cache_depth(topology.get()) < 0) {
+    RAILCCL_TRY(topology, load(true));
+  }
   const int caches = cache_depth(topology.get());
+  facts.host.cores = std::max(1, hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE));
   if (caches >= 0) add_last_level_cache(topology.get(), caches, facts.host);
   add_numas(topology.get(), facts, numas);
   const Bitmap bound(hwloc_bitmap_alloc());

@@ -132,7 +132,8 @@ class Transport {
   /// same address once given. Null without capability. Call only between operations.
   virtual Result<std::byte*> shared_memory(size_t bytes) = 0;
   /// `peer`'s shared memory as mapped here: at least `bytes` once the peer grew its own; the result
-  /// is null while the peer has not got that far (ask again).
+  /// is null while the peer has not got that far (ask again). Peers may meet only once both have
+  /// use for each other: where one loads, the two must have a link, or both must load.
   virtual Result<std::byte*> peer_memory(int peer, size_t bytes) = 0;
 
   /// Gives a memory file of this process to all load/store peers of other processes. What is sent

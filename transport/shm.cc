@@ -3,7 +3,8 @@
 // Data goes through rings in the receiver's segment (ring.h, shm_segment.h): one copy in, one copy
 // out or a reduction straight out of the ring. Ranks of one process share the segment object, ranks
 // of different processes exchange file descriptors (shm_handshake.h): for each pair the lower rank
-// connects as soon as set_peers is called, the higher one accepts whenever it makes progress.
+// connects once it has use for the peer, the higher one accepts whenever it makes progress. So a
+// peer that a rank never talks to costs it neither a descriptor nor a page.
 //
 // One thread at a time drives a transport with all its links; wake() and abort() are for others.
 #include <sys/epoll.h>
@@ -35,6 +36,7 @@ struct Peer {
   int rank = -1;
   bool local = false;
   bool same_process = false;
+  bool wanted = false;  // this rank has use for it
   ShmKey key;
   std::shared_ptr<ShmSegment> segment;  // null until connected
   UniqueFd socket;
@@ -125,9 +127,7 @@ class ShmTransport final : public Transport {
   void wake() override { mine_->bell()->ring(); }
   Result<std::byte*> shared_memory(size_t bytes) override { return mine_->grow_scratch(bytes); }
   Result<std::byte*> peer_memory(int peer, size_t bytes) override;
-  Offer offer(const std::shared_ptr<MemoryFile>& file) override {
-    return outgoing_.offer(file, remote_sockets());
-  }
+  Offer offer(const std::shared_ptr<MemoryFile>& file) override;
   Result<std::shared_ptr<const Mapping>> offered(int peer, uint64_t id) override;
   void abort(const Status& why) override {
     abort_.raise(why);
@@ -157,6 +157,7 @@ class ShmTransport final : public Transport {
   void complain(const std::string& text) {
     if (complaints_++ < kComplaintsMax) log::warn("{}", text);
   }
+  void want(Peer* peer);
   void poll_peers();
   void connect(Peer* peer);
   void accept_all();
@@ -173,11 +174,12 @@ class ShmTransport final : public Transport {
   Sleeper sleeper_;
   AbortFlag abort_;
   std::vector<Peer> peers_;
+  std::vector<Peer*> company_;  // local ones, of other processes only those with a use or a socket
   std::vector<Stranger> strangers_;
   ShmOutgoing outgoing_;
   std::map<std::pair<int, int>, std::unique_ptr<ShmLink>> links_;
   size_t ring_bytes_ = 0;
-  int missing_ = 0;  // local peers without a segment that are not lost either
+  int missing_ = 0;  // wanted peers without a segment that are not lost either
   int complaints_ = 0;
   bool news_ = false;  // progress changed a peer since the last wait
   int64_t next_poll_ns_ = 0;
@@ -258,18 +260,15 @@ Status ShmTransport::set_peers(const Peers& peers) {
   const auto local = std::count_if(peers_.begin(), peers_.end(), [](auto& p) { return p.local; });
   ring_bytes_ = shm_ring_bytes(static_cast<int>(local) + 1);
   for (Peer& peer : peers_) {
-    if (!peer.local) continue;
-    missing_++;
-    if (peer.same_process) {
-      std::shared_ptr<ShmSegment> segment = ShmSegment::find_in_process(peer.key);
-      if (segment != nullptr) {
-        found(&peer, std::move(segment));
-      } else {
-        lose(&peer, Status(Code::remote, Scope::link, "{} has left", peer.text()));
-      }
+    if (!peer.same_process) continue;
+    company_.push_back(&peer);
+    std::shared_ptr<ShmSegment> segment = ShmSegment::find_in_process(peer.key);
+    if (segment != nullptr) {
+      found(&peer, std::move(segment));
+    } else {
+      lose(&peer, Status(Code::remote, Scope::link, "{} has left", peer.text()));
     }
   }
-  poll_peers();
   return ok();
 }
 
@@ -281,6 +280,7 @@ Result<Link*> ShmTransport::link(int rank, int channel) {
   if (channel < 0 || channel >= kShmChannelsMax) {
     return Status(Code::invalid_argument, "shm has no channel {}", channel);
   }
+  want(&at(rank));
   std::unique_ptr<ShmLink>& slot = links_[{rank, channel}];
   if (slot == nullptr) {
     RAILCCL_TRY(const ShmSegment::Ring incoming, mine_->ring(rank, channel, ring_bytes_));
@@ -299,6 +299,7 @@ Result<std::byte*> ShmTransport::peer_memory(int rank, size_t bytes) {
     return Status(Code::invalid_argument, "shm does not reach rank {}", rank);
   }
   Peer& peer = at(rank);
+  want(&peer);
   if (peer.segment == nullptr) {
     if (!peer.lost.is_ok()) return peer.lost;
     return nullptr;
@@ -312,6 +313,7 @@ Result<std::shared_ptr<const Mapping>> ShmTransport::offered(int rank, uint64_t 
   if (abort_.raised()) return abort_.why();
   if (!reaches(rank)) return Status(Code::invalid_argument, "shm does not reach rank {}", rank);
   Peer& peer = at(rank);
+  want(&peer);
   std::shared_ptr<const Mapping> memory = peer.memory.find(id);
   if (memory == nullptr && peer.segment != nullptr && peer.socket) {
     hear(&peer);
@@ -319,6 +321,12 @@ Result<std::shared_ptr<const Mapping>> ShmTransport::offered(int rank, uint64_t 
   }
   if (memory == nullptr && !peer.lost.is_ok()) return peer.lost;
   return memory;
+}
+
+Offer ShmTransport::offer(const std::shared_ptr<MemoryFile>& file) {
+  for (Peer& peer : peers_)
+    if (remote(peer)) want(&peer);
+  return outgoing_.offer(file, remote_sockets());
 }
 
 std::vector<int> ShmTransport::remote_sockets() const {
@@ -345,25 +353,36 @@ void ShmTransport::wait(int64_t timeout_us) {
   if (!sleeper_.wait(std::min(timeout_us, slice_us))) poll_peers();
 }
 
+/// Brings the peer's segment here by and by, if it is not.
+void ShmTransport::want(Peer* peer) {
+  if (peer->wanted || !remote(*peer)) return;
+  peer->wanted = true;
+  if (peer->segment != nullptr || !peer->lost.is_ok()) return;
+  company_.push_back(peer);
+  missing_++;
+  next_poll_ns_ = 0;
+  if (peer->rank > context_.rank) connect(peer);
+}
+
 void ShmTransport::poll_peers() {
   next_poll_ns_ = now_ns() + 1000 * (connecting() ? kConnectingPollUs : kQuietPollUs);
   if (peers_.empty()) return;
-  for (Peer& peer : peers_) {
-    if (remote(peer) && peer.rank > context_.rank && !peer.socket && peer.lost.is_ok())
-      connect(&peer);
+  for (Peer* peer : company_) {
+    if (remote(*peer) && peer->rank > context_.rank && !peer->socket && peer->lost.is_ok())
+      connect(peer);
   }
   epoll_event events[32];
   const int count = epoll_wait(epoll_.get(), events, 32, 0);
   for (int i = 0; i < count; i++) {
     if (events[i].data.fd == listener_.get()) accept_all();
-    for (Peer& peer : peers_)
-      if (peer.socket && peer.socket.get() == events[i].data.fd) hear(&peer);
+    for (Peer* peer : company_)
+      if (peer->socket && peer->socket.get() == events[i].data.fd) hear(peer);
   }
   greet_strangers();
   if (outgoing_.outdated()) outgoing_.withdraw_released(remote_sockets());
-  for (Peer& peer : peers_) {
-    if (peer.segment != nullptr && peer.lost.is_ok() && peer.segment->left())
-      lose(&peer, Status(Code::remote, Scope::link, "{} has left", peer.text()));
+  for (Peer* peer : company_) {
+    if (peer->segment != nullptr && peer->lost.is_ok() && peer->segment->left())
+      lose(peer, Status(Code::remote, Scope::link, "{} has left", peer->text()));
   }
 }
 
@@ -412,6 +431,7 @@ void ShmTransport::greet_strangers() {
       return true;
     }
     Peer& peer = at(hello.from);
+    if (!peer.wanted) company_.push_back(&peer);
     peer.pid = stranger.pid;
     peer.socket = std::move(stranger.socket);
     watch(peer.socket.get());
@@ -464,7 +484,7 @@ void ShmTransport::hear(Peer* peer) {
 
 void ShmTransport::found(Peer* peer, std::shared_ptr<ShmSegment> segment) {
   peer->segment = std::move(segment);
-  missing_--;
+  if (peer->wanted) missing_--;
   news_ = true;
   for (auto& [key, link] : links_) {
     if (key.first != peer->rank) continue;
@@ -478,7 +498,7 @@ void ShmTransport::found(Peer* peer, std::shared_ptr<ShmSegment> segment) {
 
 void ShmTransport::lose(Peer* peer, Status why) {
   if (!peer->lost.is_ok()) return;
-  if (peer->segment == nullptr) missing_--;
+  if (peer->segment == nullptr && peer->wanted) missing_--;
   peer->lost = std::move(why);
   peer->socket.reset();
   news_ = true;

@@ -85,6 +85,18 @@ typedef struct railcclChoice_v1 {
  * RAILCCL_CHOICE_INITIALIZER. */
 ncclResult_t railcclCommLastChoice(ncclComm_t comm, railcclChoice_t* choice);
 
+typedef struct railcclMeeting_v1 {
+  size_t size;                         /* identifies the layout: leave it alone */
+  double seconds;                      /* that making the communicator took on this rank */
+  unsigned long long messagesSent;     /* by this rank to others beside the operations' data: */
+  unsigned long long messagesReceived; /* to meet, and since then */
+} railcclMeeting_t;
+#define RAILCCL_MEETING_INITIALIZER \
+  { sizeof(railcclMeeting_t), 0.0, 0, 0 }
+
+/* How the ranks of `comm` met. `meeting` must have been set to RAILCCL_MEETING_INITIALIZER. */
+ncclResult_t railcclCommMeeting(ncclComm_t comm, railcclMeeting_t* meeting);
+
 /* ---- Settings --------------------------------------------------------------------------- */
 
 /* One environment variable that the library reads. */

@@ -106,6 +106,21 @@ ncclResult_t railcclCommLastChoice(ncclComm_t comm, railcclChoice_t* choice) {
   });
 }
 
+ncclResult_t railcclCommMeeting(ncclComm_t comm, railcclMeeting_t* meeting) {
+  return api::call("railcclCommMeeting", [&]() -> Status {
+    RAILCCL_CHECK(not_null(meeting, "meeting"));
+    if (meeting->size != sizeof *meeting)
+      return Status(Code::invalid_argument, "meeting was not set to its initializer (size {})",
+                    meeting->size);
+    RAILCCL_TRY(Use use, Use::of(comm));
+    RAILCCL_TRY(const runtime::Joining joining, use.communicator().joining());
+    meeting->seconds = joining.seconds;
+    meeting->messagesSent = joining.traffic.sent;
+    meeting->messagesReceived = joining.traffic.received;
+    return ok();
+  });
+}
+
 ncclResult_t railcclGetSettings(const railcclSetting_t** settings, int* count) {
   return api::call("railcclGetSettings", [&]() -> Status {
     RAILCCL_CHECK(not_null(settings, "settings"));

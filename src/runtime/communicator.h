@@ -53,6 +53,12 @@ struct Choice {
   double bound_s = 0;      // no algorithm can be faster on this topology
 };
 
+/// How the ranks of a communicator found each other.
+struct Joining {
+  double seconds = 0;  // from the call of join() to its end; of a split, of its own part only
+  Traffic traffic;     // out of band, until now
+};
+
 class Communicator : public std::enable_shared_from_this<Communicator> {
  public:
   static Result<std::shared_ptr<Communicator>> join(const UniqueId& id, int rank, int ranks,
@@ -90,6 +96,8 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   virtual void abort(const std::string& why) = 0;
 
   virtual Choice last_choice() const = 0;
+  /// Fails before the end of join().
+  virtual Result<Joining> joining() const = 0;
   /// Seconds that `request` would take by the cost model.
   virtual Result<double> predict(const plan::Request& request) const = 0;
 };

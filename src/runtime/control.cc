@@ -44,7 +44,8 @@ ControlTree::ControlTree(std::unique_ptr<Meeting> meeting, std::function<void()>
     : rank_(meeting->rank()),
       ranks_(meeting->ranks()),
       reactor_(reactor),
-      on_failure_(std::move(on_failure)) {
+      on_failure_(std::move(on_failure)),
+      traffic_(meeting->traffic()) {
   for (Neighbour& neighbour : meeting->take_neighbours()) {
     Edge edge;
     edge.rank = neighbour.rank;
@@ -102,6 +103,11 @@ Status ControlTree::failure() const {
   return failure_;
 }
 
+Traffic ControlTree::traffic() const {
+  std::lock_guard lock(mutex_);
+  return traffic_;
+}
+
 void ControlTree::fail(const Status& why) {
   if (inherited() || why.is_ok()) return;
   std::lock_guard lock(mutex_);
@@ -133,6 +139,7 @@ void ControlTree::send(Edge& edge, const ControlMessage& message) {
   if (!edge.socket) return;
   // A neighbour that does not read must not fill this process's memory with reports.
   if (message.kind == ControlKind::stall && edge.out.size() > kBacklogBytesMax) return;
+  traffic_.sent++;
   const std::string bytes = encode(message);
   const uint64_t size = bytes.size();
   edge.out.append(reinterpret_cast<const char*>(&size), kLengthBytes);
@@ -215,6 +222,7 @@ bool ControlTree::take_frame(Edge& edge) {
   } else {
     auto message = parse_control(std::string_view(edge.in).substr(kLengthBytes, size), ranks_);
     edge.in.erase(0, kLengthBytes + size);
+    traffic_.received++;
     if (message.is_ok() && !(edge.up ? comes_down(message->kind) : comes_up(message->kind))) {
       bad = Status(Code::remote, "a {} message that goes the wrong way", name_of(message->kind));
     } else if (message.is_ok()) {

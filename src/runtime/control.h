@@ -54,6 +54,10 @@ class Control {
   virtual Result<std::vector<std::string>> all_gather(const std::string& mine,
                                                       int64_t timeout_ms) = 0;
 
+  /// Messages that this rank has sent to its neighbours and received from them until now, those of
+  /// the meeting included. Any thread.
+  virtual Traffic traffic() const = 0;
+
   /// Says goodbye, so that closing the sockets is no death. Idempotent.
   virtual void leave() = 0;
 

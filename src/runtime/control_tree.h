@@ -40,6 +40,7 @@ class ControlTree final : public Control,
   std::string who_is_missing(uint64_t sequence) override;
   void fail(const Status& why) override;
   Result<std::vector<std::string>> all_gather(const std::string& mine, int64_t timeout_ms) override;
+  Traffic traffic() const override;
   void leave() override;
 
   void on_ready(uint32_t socket_index) override;
@@ -114,6 +115,7 @@ class ControlTree final : public Control,
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Edge> edges_;
+  Traffic traffic_;
   Status failure_;
   bool left_ = false;
   bool detached_ = false;

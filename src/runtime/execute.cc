@@ -394,11 +394,12 @@ Status Execution::look_aside() {
     const Header mine{
         signal ? MessageKind::signal : MessageKind::data, static_cast<uint32_t>(sequence_),
         signal ? 0 : step.dst.count_at(cursor.iteration) * element_, program_.request};
-    RAILCCL_TRY(const std::optional<Header> other, wire->other_header(mine.bytes));
-    if (!other || same_call(*other, mine)) continue;
-    // What was asked for may have come just before.
+    const auto other = wire->other_header(mine.bytes);
+    if (other.is_ok() && (!*other || same_call(**other, mine))) continue;
+    // What was asked for may have come just before; what a lost peer wrote was there before its
+    // loss showed.
     RAILCCL_TRY(const bool arrived, wire->header_arrived(mine.bytes));
-    if (!arrived) return differs(*wire, mine, *other);
+    if (!arrived) return other.is_ok() ? differs(*wire, mine, **other) : other.status();
   }
   return ok();
 }

@@ -1,7 +1,9 @@
 // Join: from ranks that have met to a communicator that works.
 //
 // Two exchanges over the rendezvous tree. First everyone's card: version, settings that must agree,
-// facts of the host, and addresses on every transport that works there. Then, once each rank has
+// the rank's place, addresses on every transport that works there, and from the lowest rank of each
+// host the facts of the host, so that neither looking at it nor telling of it grows with its ranks.
+// Then, once each rank has
 // looked at all cards and told its transports, a verdict: all well, or what is wrong. So a rank
 // that cannot take part is an error everywhere at once, not a wait until the deadline. The lowest
 // rank of each host adds the host's measured speeds to its verdict: the others, at rest in the
@@ -16,6 +18,7 @@
 #include "runtime/pack.h"
 #include "topology/host_records.h"
 #include "topology/merge.h"
+#include "topology/place.h"
 #include "topology/probe.h"
 #include "topology/text.h"
 #include "transport/registry.h"
@@ -54,7 +57,8 @@ struct Card {
   std::vector<std::string> settings;
   uint64_t host_id = 0;
   uint64_t process = 0;
-  std::string facts;
+  topology::Place place;
+  std::string facts;  // of the host, from its lowest rank
   std::vector<Medium> media;
 };
 
@@ -62,7 +66,8 @@ std::string encode(const Card& card) {
   Packer packer;
   packer.add(card.failure).add(uint64_t{card.settings.size()});
   for (const std::string& setting : card.settings) packer.add(setting);
-  packer.add(card.host_id).add(card.process).add(card.facts).add(card.media.size());
+  packer.add(card.host_id).add(card.process).add(card.place.cpus);
+  packer.add(static_cast<uint64_t>(card.place.cache + 1)).add(card.facts).add(card.media.size());
   for (const Medium& medium : card.media) packer.add(medium.name).add(medium.address);
   return std::move(packer).take();
 }
@@ -70,29 +75,29 @@ std::string encode(const Card& card) {
 bool decode(const std::string& bytes, Card* card) {
   constexpr uint64_t kRowsMax = 64;
   Unpacker unpacker(bytes);
-  uint64_t rows = 0;
+  uint64_t rows = 0, cache = 0;
   if (!unpacker.get(&card->failure) || !unpacker.get(&rows) || rows > kRowsMax) return false;
   card->settings.resize(rows);
   for (std::string& setting : card->settings)
     if (!unpacker.get(&setting)) return false;
   if (!unpacker.get(&card->host_id) || !unpacker.get(&card->process) ||
+      !unpacker.get(&card->place.cpus) || !unpacker.get(&cache) || cache > topology::kCpuMax + 1 ||
       !unpacker.get(&card->facts) || !unpacker.get(&rows) || rows > kRowsMax)
     return false;
+  card->place.cache = static_cast<int>(cache) - 1;
   card->media.resize(rows);
   for (Medium& medium : card->media)
     if (!unpacker.get(&medium.name) || !unpacker.get(&medium.address)) return false;
   return unpacker.at_end();
 }
 
-/// The facts of this process, detected once per set of the settings that they depend on: probing
+/// The facts of this host, detected once per set of the settings that they depend on: probing
 /// takes up to 100 ms, and a process may hold many ranks.
 Result<std::string> facts_text(const Settings& settings) {
   static std::mutex mutex;
   static std::map<std::string, std::string>* known = new std::map<std::string, std::string>;
-  // The process is part of the facts: a child forked after a join must not repeat its parent's.
-  const std::string key =
-      fmt::format("{}\n{}\n{}\n{}\n{}", settings.socket_ifname, settings.socket_family,
-                  settings.rails, settings.host_id, process_id());
+  const std::string key = fmt::format("{}\n{}\n{}\n{}", settings.socket_ifname,
+                                      settings.socket_family, settings.rails, settings.host_id);
   std::lock_guard lock(mutex);
   if (const auto found = known->find(key); found != known->end()) return found->second;
   RAILCCL_TRY(const topology::Facts facts, topology::detect(settings));
@@ -160,11 +165,26 @@ Result<Topology> merged_topology(const Settings& settings, const std::vector<Car
                     settings.topo_file, topology.size(), cards.size());
     return topology;
   }
+  std::map<uint64_t, size_t> describers;                // host id -> its lowest rank
+  std::map<std::pair<size_t, std::string>, int> nodes;  // of a describer's host, by CPUs
   std::vector<topology::Facts> facts;
   for (size_t r = 0; r < cards.size(); r++) {
-    auto decoded = topology::decode(cards[r].facts);
-    if (!decoded.is_ok()) return decoded.status().context("facts of rank {}", r);
-    facts.push_back(std::move(decoded).value());
+    const Card& card = cards[r];
+    const auto [describer, first] = describers.emplace(card.host_id, r);
+    topology::Facts own;
+    if (first) {
+      auto decoded = topology::decode(card.facts);
+      if (!decoded.is_ok()) return decoded.status().context("facts of rank {}", r);
+      own = std::move(decoded).value();
+    }
+    own.host.id = card.host_id;
+    own.process = card.process;
+    own.cpus = card.place.cpus;
+    own.cache = card.place.cache;
+    facts.push_back(std::move(own));
+    const auto [node, unknown] = nodes.emplace(std::pair(describer->second, card.place.cpus), -1);
+    if (unknown) node->second = topology::numa_of(facts[describer->second].host, card.place.cpus);
+    facts.back().numa = node->second;
   }
   return topology::merge(facts);
 }
@@ -236,7 +256,8 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   mine.settings = agreed_settings(settings, config);
   mine.host_id = context.host_id;
   mine.process = context.process;
-  if (known == nullptr && settings.topo_file.empty()) {
+  mine.place = topology::own_place();
+  if (meeting->first_of_host() && settings.topo_file.empty()) {
     auto facts = facts_text(settings);
     if (facts.is_ok()) {
       mine.facts = std::move(facts).value();

@@ -135,6 +135,7 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     for (int c = 0; c < kCollectiveCount && size() > 1; c++)
       has_open_[static_cast<size_t>(c)] =
           parts_.chooser->has_open(static_cast<Collective>(c), parts_.topology);
+    joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
     Phase expected = Phase::joining;  // abort() may have come first
     // Release, partner: the acquire loads of phase_. What parts_ holds is visible with it.
     phase_.compare_exchange_strong(expected, Phase::ready, std::memory_order_release);
@@ -144,7 +145,9 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     parts_.wires->abort(trouble());
     return trouble();
   }
-  log::info("{}: joined", title());
+  const Traffic traffic = parts_.control->traffic();
+  log::info("{}: joined in {:.3f} s by {} messages sent and {} received", title(), joining_s_,
+            traffic.sent, traffic.received);
   return ok();
 }
 
@@ -367,6 +370,11 @@ Choice Member::last_choice() const {
   choice.predicted_s = last_predicted_s_;
   choice.bound_s = last_bound_s_;
   return choice;
+}
+
+Result<Joining> Member::joining() const {
+  RAILCCL_CHECK(usable());
+  return Joining{joining_s_, parts_.control->traffic()};
 }
 
 Result<double> Member::predict(const plan::Request& request) const {

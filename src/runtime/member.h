@@ -8,6 +8,7 @@
 
 #include <mutex>
 
+#include "base/clock.h"
 #include "runtime/communicator.h"
 #include "runtime/control.h"
 #include "runtime/open_buffers.h"
@@ -45,6 +46,7 @@ class Member final : public Communicator {
   Status finalize() override;
   void abort(const std::string& why) override;
   Choice last_choice() const override;
+  Result<Joining> joining() const override;
   Result<double> predict(const plan::Request& request) const override;
 
   /// join()'s work. Blocks until all ranks are there, or fails and leaves a failed communicator.
@@ -108,6 +110,8 @@ class Member final : public Communicator {
 
   std::atomic<Phase> phase_{Phase::joining};
   std::atomic<bool> cancel_{false};  // watched by the rendezvous
+  const int64_t started_ns_ = now_ns();
+  double joining_s_ = 0;  // set before phase_ becomes ready
   mutable std::mutex failure_mutex_;
   std::atomic<bool> failed_{false};
   Status failure_;

@@ -1,7 +1,7 @@
 // Rendezvous: ids, joining, and the exchange along the tree; see rendezvous.h.
 //
-//   rank ---- hello (nonce, rank, ranks, own address) ----> root
-//   rank <--- reply (job, address of tree parent) --------- root     when all have come
+//   rank ---- hello (nonce, rank, ranks, host, address) --> root
+//   rank <--- reply (job, address of tree parent, ...) ---- root     when all have come
 //   rank ---- knock (job, rank) --------------------------> tree parent
 //
 // Then contributions travel up the tree, merged on the way, and the full set travels down. A rank
@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/host_id.h"
 #include "base/log.h"
 #include "base/random.h"
 #include "runtime/rank_list.h"
@@ -92,7 +93,7 @@ Result<UniqueFd> reach(const std::vector<Endpoint>& endpoints, bool listens_alre
 /// Hello and reply; again from the start when the connection ends without an answer, which is what
 /// a place in the backlog of a meeting that just ended looks like.
 Result<Reply> ask_root(const Identity& identity, const Hello& hello, const Settings& settings,
-                       const Patience& patience) {
+                       const Patience& patience, Traffic* traffic) {
   RAILCCL_TRY(const std::vector<Endpoint> endpoints,
               endpoints_of(identity, hello.rank, settings, patience));
   const bool listens_already = identity.server == Identity::Server::maker;
@@ -113,7 +114,9 @@ Result<Reply> ask_root(const Identity& identity, const Hello& hello, const Setti
     auto answer = send_frame(*socket, encode(hello), waiting).is_ok()
                       ? receive_frame(*socket, kReplyBytesMax, waiting)
                       : Result<std::string>(Status(Code::remote, "the connection broke"));
+    traffic->sent++;
     if (answer.is_ok()) {
+      traffic->received++;
       RAILCCL_TRY(Reply reply, parse_reply(*answer));
       RAILCCL_CHECK(reply.refusal);
       return reply;
@@ -130,7 +133,7 @@ Result<Reply> ask_root(const Identity& identity, const Hello& hello, const Setti
 /// Opens the edges of the tree: to the parent, and from the children.
 Result<std::vector<Neighbour>> build_tree(uint64_t job, int rank, int ranks,
                                           const std::string& parent_address, UniqueFd listener,
-                                          const Patience& patience) {
+                                          const Patience& patience, Traffic* traffic) {
   std::vector<Neighbour> neighbours;
   if (const int parent = tree_parent(rank); parent >= 0) {
     RAILCCL_TRY(const std::vector<Endpoint> endpoints, parse_endpoints(parent_address));
@@ -141,6 +144,7 @@ Result<std::vector<Neighbour>> build_tree(uint64_t job, int rank, int ranks,
                     parent, parent_address, socket.status().text());
     RAILCCL_CHECK(send_frame(*socket, encode(Knock{job, rank}), patience)
                       .context("rendezvous: rank {} to rank {}", rank, parent));
+    traffic->sent++;
     neighbours.push_back({parent, std::move(socket).value()});
   }
   std::vector<int> missing = tree_children(rank, ranks);
@@ -158,8 +162,9 @@ Result<std::vector<Neighbour>> build_tree(uint64_t job, int rank, int ranks,
     for (Gate::Guest& guest : guests) {
       const auto knock = parse_knock(guest.frame);
       if (!knock.is_ok() || knock->job != job) continue;  // a stranger
-      if (std::erase(missing, knock->rank) == 1)
-        neighbours.push_back({knock->rank, std::move(guest.socket)});
+      if (std::erase(missing, knock->rank) == 0) continue;
+      traffic->received++;
+      neighbours.push_back({knock->rank, std::move(guest.socket)});
     }
   }
   return neighbours;
@@ -232,19 +237,21 @@ Result<std::unique_ptr<Meeting>> Meeting::join(const UniqueId& id, int rank, int
   hello.rank = rank;
   hello.ranks = ranks;
   hello.timeout_ms = settings.init_timeout_ms;
+  hello.host = host_id(settings);
   hello.address = own.second;
-  RAILCCL_TRY(const Reply reply, ask_root(identity, hello, settings, patience));
+  std::unique_ptr<Meeting> meeting(new Meeting);
+  RAILCCL_TRY(const Reply reply, ask_root(identity, hello, settings, patience, &meeting->traffic_));
   keeper.done();  // the others get their answers even if this rank fails from here on
 
-  std::unique_ptr<Meeting> meeting(new Meeting);
   meeting->rank_ = rank;
   meeting->ranks_ = ranks;
   meeting->job_ = reply.job;
+  meeting->first_of_host_ = reply.first_of_host;
   meeting->parent_ = tree_parent(rank);
   meeting->timeout_ms_ = settings.init_timeout_ms;
   meeting->cancel_ = cancel;
-  RAILCCL_TRY(meeting->neighbours_,
-              build_tree(reply.job, rank, ranks, reply.parent, std::move(own.first), patience));
+  RAILCCL_TRY(meeting->neighbours_, build_tree(reply.job, rank, ranks, reply.parent,
+                                               std::move(own.first), patience, &meeting->traffic_));
   log::info("rendezvous: rank {} of {} has met the others", rank, ranks);
   return meeting;
 }
@@ -262,9 +269,10 @@ Result<std::unique_ptr<Meeting>> Meeting::join_known(uint64_t job, int rank,
   meeting->cancel_ = cancel;
   const std::string parent_address =
       rank == 0 ? "" : addresses[static_cast<size_t>(meeting->parent_)];
-  RAILCCL_TRY(meeting->neighbours_,
-              build_tree(job, rank, meeting->ranks_, parent_address, std::move(listener),
-                         {Deadline::after_ms(settings.init_timeout_ms), cancel}));
+  RAILCCL_TRY(
+      meeting->neighbours_,
+      build_tree(job, rank, meeting->ranks_, parent_address, std::move(listener),
+                 {Deadline::after_ms(settings.init_timeout_ms), cancel}, &meeting->traffic_));
   return meeting;
 }
 
@@ -292,6 +300,7 @@ Result<std::vector<std::string>> Meeting::all_gather(const std::string& mine) {
     if (child.rank == parent_) continue;
     auto frame = receive_frame(child.socket, bytes_max, patience);
     if (!frame.is_ok()) return blame(frame.status(), child.rank);
+    traffic_.received++;
     if (const Status parsed = parse_contributions(*frame, &all); !parsed.is_ok())
       return blame(parsed, child.rank);
   }
@@ -302,6 +311,8 @@ Result<std::vector<std::string>> Meeting::all_gather(const std::string& mine) {
       return blame(sent, parent.rank);
     auto frame = receive_frame(parent.socket, bytes_max, patience);
     if (!frame.is_ok()) return blame(frame.status(), parent.rank);
+    traffic_.sent++;
+    traffic_.received++;
     table = std::move(frame).value();
     all.assign(static_cast<size_t>(ranks_), std::nullopt);
     if (const Status parsed = parse_contributions(table, &all); !parsed.is_ok())
@@ -311,6 +322,7 @@ Result<std::vector<std::string>> Meeting::all_gather(const std::string& mine) {
     if (child.rank == parent_) continue;
     if (const Status sent = send_frame(child.socket, table, patience); !sent.is_ok())
       return blame(sent, child.rank);
+    traffic_.sent++;
   }
   std::vector<std::string> texts;
   for (int rank = 0; rank < ranks_; rank++) {

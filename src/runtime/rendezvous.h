@@ -4,9 +4,10 @@
 // listens, and a checksum-free rest of zeros. The root (a thread in the process that made the id)
 // takes one hello per rank, refuses strangers (wrong nonce) and duplicates, fails everyone at once
 // when ranks disagree on how many they are, and tells each rank its neighbours in a binary tree;
-// the ranks then connect to each other, and gather and broadcast along the tree: 2 log2(n) rounds,
-// whatever the root's place. Every wait ends at the deadline with a Status that names the ranks
-// that are missing.
+// and whether it is the first of its host, which so needs to be looked at only once. The ranks then
+// connect to each other, and gather and broadcast along the tree: 2 log2(n) rounds, a handful of
+// messages for each rank whatever their number (the root alone has n), whatever the root's place.
+// Every wait ends at the deadline with a Status that names the ranks that are missing.
 #pragma once
 
 #include <array>
@@ -40,6 +41,12 @@ struct Neighbour {
   UniqueFd socket;  // connected TCP, blocking state unspecified: the user sets it
 };
 
+/// A rank's messages out of band.
+struct Traffic {
+  uint64_t sent = 0;
+  uint64_t received = 0;
+};
+
 /// What the meeting leaves: the open tree, and the means to exchange once more.
 class Meeting {
  public:
@@ -52,6 +59,10 @@ class Meeting {
   int ranks() const { return ranks_; }
   /// The communicator's nonce: secret, equal on all ranks, different for each communicator.
   uint64_t job() const { return job_; }
+  /// Is this the lowest rank of its host? So said the root; unknown, and false, after join_known().
+  bool first_of_host() const { return first_of_host_; }
+  /// Messages that this rank has sent to others and the root, and has received from them.
+  Traffic traffic() const { return traffic_; }
 
   /// Everyone's bytes, index = rank. Collective; at most 16 MiB per rank; bounded by the deadline.
   Result<std::vector<std::string>> all_gather(const std::string& mine);
@@ -73,6 +84,8 @@ class Meeting {
   int rank_ = 0;
   int ranks_ = 1;
   uint64_t job_ = 0;
+  bool first_of_host_ = false;
+  Traffic traffic_;
   std::vector<Neighbour> neighbours_;
   int parent_ = -1;
   int64_t timeout_ms_ = 0;

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <thread>
 
 #include "base/log.h"
@@ -47,6 +48,7 @@ class Root {
   struct Arrival {
     UniqueFd socket;
     std::string address;
+    uint64_t host = 0;
   };
 
   void welcome(Gate::Guest guest) {
@@ -81,7 +83,7 @@ class Root {
                     Status(Code::invalid_argument, Scope::communicator,
                            "rendezvous: there is a rank {} already, of {}", hello.rank, ranks_));
     }
-    arrived_[hello.rank] = {std::move(guest.socket), hello.address};
+    arrived_[hello.rank] = {std::move(guest.socket), hello.address, hello.host};
   }
 
   void forget_the_dead() {
@@ -106,9 +108,11 @@ class Root {
     gate_ = Gate();
     uint64_t job = 0;
     if (!secret_bytes(&job, sizeof job)) job = static_cast<uint64_t>(now_ns());
+    std::set<uint64_t> hosts;
     for (const auto& [rank, arrival] : arrived_) {
       Reply reply;
       reply.job = job;
+      reply.first_of_host = hosts.insert(arrival.host).second;
       if (rank > 0) reply.parent = arrived_.at(tree_parent(rank)).address;
       answer(arrival.socket, reply);
     }

@@ -60,6 +60,7 @@ std::string encode(const Hello& hello) {
                        .add(static_cast<uint64_t>(hello.rank))
                        .add(static_cast<uint64_t>(hello.ranks))
                        .add(static_cast<uint64_t>(hello.timeout_ms))
+                       .add(hello.host)
                        .add(hello.address))
       .take();
 }
@@ -72,7 +73,8 @@ Result<Hello> parse_hello(std::string_view bytes) {
   Hello hello;
   if (!unpacker.get(&magic) || magic != kHelloMagic || !unpacker.get(&nonce) ||
       nonce.size() != hello.nonce.size() || !unpacker.get(&rank) || !unpacker.get(&ranks) ||
-      !unpacker.get(&timeout_ms) || !unpacker.get(&hello.address) || !unpacker.at_end())
+      !unpacker.get(&timeout_ms) || !unpacker.get(&hello.host) || !unpacker.get(&hello.address) ||
+      !unpacker.at_end())
     return malformed("hello");
   std::memcpy(hello.nonce.data(), nonce.data(), nonce.size());
   constexpr uint64_t kTimeoutMsMax = uint64_t{10} * 24 * 3600 * 1000;
@@ -91,19 +93,22 @@ std::string encode(const Reply& reply) {
                        .add(static_cast<uint64_t>(reply.refusal.scope()))
                        .add(std::string_view(reply.refusal.text()).substr(0, kTextBytesMax))
                        .add(reply.job)
+                       .add(uint64_t{reply.first_of_host})
                        .add(reply.parent))
       .take();
 }
 
 Result<Reply> parse_reply(std::string_view bytes) {
   Unpacker unpacker(bytes);
-  uint64_t magic = 0, code = 0, scope = 0;
+  uint64_t magic = 0, code = 0, scope = 0, first_of_host = 0;
   std::string text;
   Reply reply;
   if (!unpacker.get(&magic) || magic != kReplyMagic || !unpacker.get(&code) ||
       !unpacker.get(&scope) || !unpacker.get(&text) || !unpacker.get(&reply.job) ||
-      !unpacker.get(&reply.parent) || !unpacker.at_end() || text.size() > kTextBytesMax)
+      !unpacker.get(&first_of_host) || first_of_host > 1 || !unpacker.get(&reply.parent) ||
+      !unpacker.at_end() || text.size() > kTextBytesMax)
     return malformed("reply");
+  reply.first_of_host = first_of_host == 1;
   reply.refusal = status_from(code, scope, text);
   return reply;
 }

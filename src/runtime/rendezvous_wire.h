@@ -42,6 +42,7 @@ struct Hello {
   int rank = 0;
   int ranks = 0;
   int64_t timeout_ms = 0;  // how long this rank is ready to wait
+  uint64_t host = 0;       // its host's id
   std::string address;     // where its tree children reach it
 };
 std::string encode(const Hello& hello);
@@ -51,7 +52,8 @@ Result<Hello> parse_hello(std::string_view bytes);
 struct Reply {
   Status refusal;  // ok: come in
   uint64_t job = 0;
-  std::string parent;  // address of the tree parent; empty for rank 0
+  bool first_of_host = false;  // no lower rank has the same host id
+  std::string parent;          // address of the tree parent; empty for rank 0
 };
 std::string encode(const Reply& reply);
 Result<Reply> parse_reply(std::string_view bytes);

@@ -87,6 +87,7 @@ TEST(BadInput, NullResults) {
         ncclInvalidArgument, "simInfo is null");
   FAILS(railcclStreamCreate(nullptr), ncclInvalidArgument, "stream is null");
   FAILS(railcclCommLastChoice(comm, nullptr), ncclInvalidArgument, "choice is null");
+  FAILS(railcclCommMeeting(comm, nullptr), ncclInvalidArgument, "meeting is null");
 }
 
 TEST(BadInput, CountOverflow) {

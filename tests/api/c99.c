@@ -64,6 +64,7 @@ int main(void) {
   ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
   ncclSimInfo_t info = NCCL_SIM_INFO_INITIALIZER;
   railcclChoice_t choice = RAILCCL_CHOICE_INITIALIZER;
+  railcclMeeting_t meeting = RAILCCL_MEETING_INITIALIZER;
   cudaStream_t stream = NULL;
   double in[3] = {1, 2, 3}, out[3] = {0, 0, 0};
   int version = 0, count = 0;
@@ -82,6 +83,7 @@ int main(void) {
   CHECK(ncclAllReduce(in, out, 3, ncclDouble, ncclSum, comm, stream) == ncclSuccess);
   CHECK(ncclGroupSimulateEnd(&info) == ncclSuccess && info.estimatedTime >= 0);
   CHECK(railcclCommLastChoice(comm, &choice) == ncclSuccess && choice.algorithm[0] != 0);
+  CHECK(railcclCommMeeting(comm, &meeting) == ncclSuccess && meeting.messagesSent == 1);
   CHECK(railcclStreamDestroy(stream) == ncclSuccess);
   CHECK(ncclCommFinalize(comm) == ncclSuccess);
   CHECK(ncclCommDestroy(comm) == ncclSuccess);

@@ -386,6 +386,13 @@ TEST(Railccl, VersionSettingsAndChoice) {
     EXPECT_GT(choice.predictedUs, 0);
     EXPECT_GT(choice.boundUs, 0);
     EXPECT_LE(choice.boundUs, choice.predictedUs);
+    railcclMeeting_t meeting = RAILCCL_MEETING_INITIALIZER;
+    OK(railcclCommMeeting(comm, &meeting));
+    EXPECT_GT(meeting.seconds, 0);
+    EXPECT_GT(meeting.messagesSent, 1u);
+    EXPECT_GT(meeting.messagesReceived, 1u);
+    meeting.size = 1;
+    EXPECT_EQ(railcclCommMeeting(comm, &meeting), ncclInvalidArgument);
   });
 }
 

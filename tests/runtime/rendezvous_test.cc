@@ -416,19 +416,23 @@ TEST(RendezvousWire, RoundTripsAndRefusesEveryTruncation) {
   hello.rank = 3;
   hello.ranks = 8;
   hello.timeout_ms = 5000;
+  hello.host = 77;
   hello.address = "10.0.0.1:5123,[fd00::1]:5123";
   const std::string bytes = encode(hello);
   EXPECT_EQ(parse_hello(bytes)->address, hello.address);
   EXPECT_EQ(parse_hello(bytes)->rank, 3);
+  EXPECT_EQ(parse_hello(bytes)->host, 77u);
   for (size_t n = 0; n < bytes.size(); n++) EXPECT_FALSE(parse_hello(bytes.substr(0, n)).is_ok());
   EXPECT_FALSE(parse_hello(bytes + "x").is_ok());
 
   Reply reply;
   reply.refusal = Status(Code::timeout, Scope::communicator, "no");
   reply.job = 99;
+  reply.first_of_host = true;
   const std::string answer = encode(reply);
   EXPECT_EQ(parse_reply(answer)->refusal.text(), "no");
   EXPECT_EQ(parse_reply(answer)->refusal.code(), Code::timeout);
+  EXPECT_TRUE(parse_reply(answer)->first_of_host);
   for (size_t n = 0; n < answer.size(); n++) EXPECT_FALSE(parse_reply(answer.substr(0, n)).is_ok());
 
   Contributions some{"a", std::nullopt, ""};

@@ -1,8 +1,8 @@
 // Shared memory between processes: what threads cannot show. Ranks are forked children that
 // exchange addresses over pipes; the parent collects exit codes. Shown: streams between processes,
-// scratch growth and visibility, sleepers that are woken by another process, death (kill -9) and
-// goodbye noticed in time, strangers turned away, small limits refused politely, no dependence on
-// /dev/shm, nothing left behind.
+// scratch growth and visibility, peers without use left alone, sleepers that are woken by another
+// process, death (kill -9) and goodbye noticed in time, strangers turned away, small limits refused
+// politely, no dependence on /dev/shm, nothing left behind.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -10,6 +10,7 @@
 #include <sys/wait.h>
 
 #include <csignal>
+#include <filesystem>
 
 #include "transport/processes.h"
 #include "transport/shm_handshake.h"
@@ -69,6 +70,38 @@ TEST(ShmProcesses, ScratchGrowsInPlaceAndIsSeen) {
         if (deadline.passed()) return 5;
     }
     return 0;
+  });
+  for (const int code : results) EXPECT_EQ(code, 0);
+}
+
+int open_descriptors() {
+  int count = 0;
+  for ([[maybe_unused]] const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
+    count++;
+  return count;
+}
+
+// Ranks 0 and 1 talk; 2 and 3 are there and looked after, but nobody has use for them.
+TEST(ShmProcesses, PeersThatNobodyTalksToAreNotConnected) {
+  const auto results = run_processes("shm", 4, {}, [](Transport& transport, int rank, int) {
+    const int before = open_descriptors();
+    const auto look_around = [&] {
+      for (int i = 0; i < 20; i++) {
+        transport.wait(5'000);
+        if (!transport.progress().is_ok()) return false;
+      }
+      return true;
+    };
+    if (!look_around()) return 2;
+    // Rank 1 may have heard from rank 0 by now.
+    if (rank != 1 && open_descriptors() != before) return 3;
+    if (rank >= 2) {
+      usleep(300'000);
+      return !look_around() ? 2 : open_descriptors() != before ? 4 : 0;
+    }
+    if (const int code = ping_pong(transport, rank, 100); code != 0) return code;
+    // A socket and the two files of the peer's segment.
+    return open_descriptors() == before + 3 ? 0 : 5;
   });
   for (const int code : results) EXPECT_EQ(code, 0);
 }

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include "algorithms/algorithm.h"
+#include "base/clock.h"
 #include "local_wires.h"
 #include "shapes.h"
 #include "values.h"
@@ -111,13 +112,16 @@ TEST_P(ExecuteOver, EveryAlgorithmGivesExactResults) {
 INSTANTIATE_TEST_SUITE_P(Media, ExecuteOver, ::testing::Values("shm", "tcp"),
                          [](const auto& row) { return std::string(row.param); });
 
+const Algorithm* find(Collective collective, std::string_view name) {
+  for (const Algorithm* row : algorithms::all())
+    if (row->collective == collective && row->name == name) return row;
+  return nullptr;
+}
+
 TEST(Execute, AnotherCallOfThePeerIsNamedBeforeAnyByteIsCombined) {
   const Topology topology = hosts_with({2});
   auto wires = local_wires(2, "shm");
-  const Algorithm* ring = nullptr;
-  for (const Algorithm* row : algorithms::all())
-    if (row->collective == Collective::all_reduce && std::string_view(row->name) == "ring")
-      ring = row;
+  const Algorithm* ring = find(Collective::all_reduce, "ring");
   ASSERT_NE(ring, nullptr);
   Request mine;
   mine.op = Reduction::sum;
@@ -150,6 +154,49 @@ TEST(Execute, AnotherCallOfThePeerIsNamedBeforeAnyByteIsCombined) {
   EXPECT_EQ((*one)->mismatch()->peer, 1);
   EXPECT_EQ((*one)->mismatch()->mine, "all_reduce(count=100, float, sum) as operation 4");
   EXPECT_EQ((*one)->mismatch()->theirs, "all_reduce(count=100, int32, sum) as operation 4");
+}
+
+// Between a fruitless step and the look for other messages the peer may do its part and leave.
+TEST(Execute, WhatAPeerWroteBeforeItLeftIsFound) {
+  const Topology topology = hosts_with({2});
+  auto wires = local_wires(2, "shm");
+  const Algorithm* tree = find(Collective::broadcast, "tree");
+  ASSERT_NE(tree, nullptr);
+  Request request;
+  request.collective = Collective::broadcast;
+  request.root = 1;
+  request.count = 8;
+  std::vector<std::unique_ptr<Buffers>> buffers;
+  std::vector<std::unique_ptr<Execution>> executions;
+  for (int r = 0; r < 2; r++) {
+    buffers.push_back(std::make_unique<Buffers>(request, 2, r));
+    // On two channels, since strips look for themselves.
+    auto execution = Execution::make(tree->build(request, topology, {2, 4}, r).value(),
+                                     *wires[static_cast<size_t>(r)]);
+    ASSERT_TRUE(execution.is_ok()) << execution.status().text();
+    executions.push_back(std::move(execution).value());
+    ASSERT_TRUE(executions.back()
+                    ->begin({.sequence = 1,
+                             .input = buffers.back()->input,
+                             .output = buffers.back()->output,
+                             .scaling = {}})
+                    .is_ok());
+  }
+  ASSERT_FALSE(executions[0]->is_strip());
+  ASSERT_FALSE(executions[0]->step().done);
+  while (!executions[1]->step().done) {
+  }
+  executions.pop_back();
+  wires.pop_back();
+  const Deadline noticed = Deadline::after_ms(200);
+  while (!noticed.passed()) ASSERT_TRUE(wires[0]->progress(true).is_ok());
+  const Status aside = executions[0]->look_aside();
+  EXPECT_TRUE(aside.is_ok()) << aside.text();
+  Outcome outcome;
+  for (int i = 0; i < 100 && outcome.status.is_ok() && !outcome.done; i++)
+    outcome = executions[0]->step();
+  EXPECT_TRUE(outcome.done) << outcome.status.text();
+  EXPECT_EQ(buffers[0]->first_wrong(), -1);
 }
 
 }  // namespace

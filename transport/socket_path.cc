@@ -20,7 +20,9 @@ namespace {
 // Bytes that wait in the kernel can be given to no other path: no more than keep it going.
 constexpr int kUnsentBytes = 256 << 10;
 constexpr int kFarewellMs = 10'000;
-constexpr uint64_t kCarriedBytesMin = 512 << 10;  // less tells more about waiting than about speed
+// A speed is measured over so much: queues on the way make shorter pieces look fast or slow.
+constexpr uint64_t kMeasuredBytes = 512 << 10, kMeasuredBytesAmple = 64 << 20;
+constexpr int64_t kMeasuredUs = 50'000;
 
 bool again(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 
@@ -82,16 +84,23 @@ int64_t SocketPath::round_trip_ns() {
   return (int64_t{info.tcpi_rtt} + 2 * int64_t{info.tcpi_rttvar}) * 1000;
 }
 
-SocketPath::Carried SocketPath::carried() {
+bool SocketPath::measure() {
+  if (written_ - seen_written_ < kMeasuredBytes) return false;
   const tcp_info info = info_of(socket_.get());
-  // What waits for the receiver to make room says nothing about the path.
-  const auto busy_us = static_cast<int64_t>(info.tcpi_busy_time - info.tcpi_rwnd_limited);
-  const Carried carried{info.tcpi_bytes_acked - seen_bytes_, (busy_us - seen_busy_us_) * 1000};
-  if (carried.bytes < kCarriedBytesMin || carried.busy_ns <= 0) return {};
+  const auto busy_us = static_cast<int64_t>(info.tcpi_busy_time);
+  const auto waited_us = static_cast<int64_t>(info.tcpi_rwnd_limited);
+  const uint64_t bytes = info.tcpi_bytes_acked - seen_bytes_;
+  const int64_t us = busy_us - seen_busy_us_;
+  if (bytes < kMeasuredBytes || (us < kMeasuredUs && bytes < kMeasuredBytesAmple)) return false;
+  // Where it waited for the receiver to make room, this says nothing about the path.
+  const bool waited = us <= 0 || waited_us - seen_waited_us_ > us / 16;
+  seen_written_ = written_;
   seen_bytes_ = info.tcpi_bytes_acked;
   seen_busy_us_ = busy_us;
-  bytes_per_s_ = 1e9 * static_cast<double>(carried.bytes) / static_cast<double>(carried.busy_ns);
-  return carried;
+  seen_waited_us_ = waited_us;
+  if (waited) return false;
+  bytes_per_s_ = 1e6 * static_cast<double>(bytes) / static_cast<double>(us);
+  return true;
 }
 
 Result<size_t> SocketPath::read(std::span<const iovec> ranges) {

@@ -34,12 +34,8 @@ class SocketPath final : public Path {
   /// Did the far end close or reset it? (Else the network failed.)
   bool closed_by_peer() const { return closed_by_peer_; }
 
-  /// What it carried since the last call while the network was what it waited for.
-  struct Carried {
-    uint64_t bytes = 0;
-    int64_t busy_ns = 0;
-  };
-  Carried carried();
+  /// Measures bytes_per_s() anew when it has carried enough since the last time; did it?
+  bool measure();
 
  private:
   Status failure(int error);
@@ -53,8 +49,9 @@ class SocketPath final : public Path {
   bool hung_up_ = false;  // no further event will come: read until the end
   bool closed_by_peer_ = false;
   uint64_t written_ = 0;
-  uint64_t seen_bytes_ = 0;  // by carried()
-  int64_t seen_busy_us_ = 0;
+  uint64_t seen_written_ = 0;  // by measure()
+  uint64_t seen_bytes_ = 0;    // by measure()
+  int64_t seen_busy_us_ = 0, seen_waited_us_ = 0;
   double bytes_per_s_ = 0;
 };
 

@@ -138,14 +138,14 @@ void TcpLink::watch(int64_t now) {
   sender_.watch(now);
   gather_losses();
   for (Place& place : paths_)
-    if (place.socket && !place.replaced) (void)place.socket->carried();
+    if (place.socket && !place.replaced) place.fresh |= place.socket->measure();
   if (alone_ns_ != 0 && now - alone_ns_ > kReunionNs)
     fail("no path to it came back in time", Code::timeout);
 }
 
 int64_t TcpLink::rest_ns() const { return striped() ? sender_.rest_ns() : -1; }
 
-void TcpLink::add_loads(std::vector<NicLoad>* loads) const {
+void TcpLink::add_loads(std::vector<NicLoad>* loads) {
   const auto load_of = [&](const std::string& nic) -> NicLoad& {
     for (NicLoad& load : *loads)
       if (load.nic == nic) return load;
@@ -155,13 +155,15 @@ void TcpLink::add_loads(std::vector<NicLoad>* loads) const {
   for (int lane = 0; lane < lanes_; lane++) {
     const Lane& known = by_lane_[static_cast<size_t>(lane)];
     if (!known.taken) continue;
-    NicLoad& load = load_of(known.nic);
-    (lane_works(lane) ? load.works : load.missing) = true;
+    load_of(known.nic).missing |= !lane_works(lane);
   }
   for (size_t i = 0; i < paths_.size(); i++) {
-    const Place& place = paths_[i];
-    if (place.socket && !place.replaced && sender_.busy(static_cast<int>(i)))
-      load_of(place.socket->nic()).bytes_per_s += place.socket->bytes_per_s();
+    Place& place = paths_[i];
+    if (!place.socket || place.replaced || !sender_.busy(static_cast<int>(i))) continue;
+    NicLoad& load = load_of(place.socket->nic());
+    load.bytes_per_s += place.socket->bytes_per_s();
+    load.fresh |= place.fresh;
+    place.fresh = false;
   }
 }
 

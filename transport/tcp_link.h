@@ -83,10 +83,10 @@ class TcpLink final : public Link {
   struct NicLoad {
     std::string nic;
     double bytes_per_s = 0;  // of the paths that are busy
-    bool works = false;      // some path does
-    bool missing = false;    // some path does not
+    bool fresh = false;      // of one of them it was measured since the last time
+    bool missing = false;    // some path by it does not work
   };
-  void add_loads(std::vector<NicLoad>* loads) const;
+  void add_loads(std::vector<NicLoad>* loads);
 
   /// How long a link without any working path waits for one to come back.
   static constexpr int64_t kReunionNs = 10'000'000'000;
@@ -99,6 +99,7 @@ class TcpLink final : public Link {
     int lane = 0;
     bool home = false;
     bool replaced = false;  // only read from
+    bool fresh = false;     // its speed was measured since add_loads()
   };
 
   bool connected() const { return working_ > 0; }

@@ -8,8 +8,8 @@
 namespace railccl::transport {
 namespace {
 
-constexpr double kSmooth = 0.3;  // weight of the newest observation
 constexpr double kNsPerMs = 1e6;
+constexpr int64_t kLostNs = 100'000'000;  // a path that is silent for a moment is not lost
 
 }  // namespace
 
@@ -57,12 +57,13 @@ void TcpNics::tell(const TcpLink& link, const TcpLink::News& news, int64_t now_n
 void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns) {
   for (const TcpLink::NicLoad& load : loads) {
     State& state = states_[load.nic];
-    state.works = load.works;
-    if (load.bytes_per_s > 0) {
+    if (!load.missing) state.missing_since_ns = 0;
+    if (load.missing && state.missing_since_ns == 0) state.missing_since_ns = now_ns;
+    state.lost = load.missing && now_ns - state.missing_since_ns >= kLostNs;
+    if (load.fresh) {
       const auto sharers = sharers_.find(load.nic);
-      const double all = load.bytes_per_s * (sharers == sharers_.end() ? 1 : sharers->second);
-      state.bytes_per_s =
-          state.bytes_per_s == 0 ? all : state.bytes_per_s + kSmooth * (all - state.bytes_per_s);
+      state.measured[state.next++ % state.measured.size()] =
+          load.bytes_per_s * (sharers == sharers_.end() ? 1 : sharers->second);
     }
     if (state.down_since_ns == 0 || load.missing) continue;
     log::info("tcp: {}: {} is back after {:.0f} ms", rank_text_, load.nic,
@@ -75,11 +76,9 @@ std::vector<NicSpeed> TcpNics::speeds() const {
   std::vector<NicSpeed> speeds;
   for (const auto& [nic, state] : states_) {
     if (!home(nic)) continue;
-    if (!state.works) {
-      speeds.push_back({nic, 0});
-    } else if (state.bytes_per_s > 0) {
-      speeds.push_back({nic, state.bytes_per_s});
-    }
+    const double most = *std::max_element(state.measured.begin(), state.measured.end());
+    // A rail is as good as its worst part: one link that has lost it is enough.
+    if (state.lost || most > 0) speeds.push_back({nic, state.lost ? 0 : most});
   }
   return speeds;
 }

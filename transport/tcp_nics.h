@@ -4,6 +4,7 @@
 // One thread, that of the transport.
 #pragma once
 
+#include <array>
 #include <map>
 #include <string>
 #include <vector>
@@ -30,9 +31,13 @@ class TcpNics {
 
  private:
   struct State {
-    double bytes_per_s = 0;     // of all ranks that share it; smoothed; 0: not measured
-    bool works = true;          // for at least one link
-    int64_t down_since_ns = 0;  // 0: it is not
+    // What it carried for all ranks that share it, the last times that it was measured: what else
+    // goes on makes single figures smaller, nothing makes them larger, so the largest counts.
+    std::array<double, 4> measured{};
+    size_t next = 0;
+    int64_t missing_since_ns = 0;  // for some link; 0: it works for all
+    bool lost = false;             // missing for too long to wait for it
+    int64_t down_since_ns = 0;     // 0: it is not
   };
   std::string rank_text_;
   std::vector<std::string> home_;

@@ -16,13 +16,12 @@ namespace railccl::algorithms {
 
 /// How a group is cut. Owners of one shard are all on the same rail whenever some rail has ranks in
 /// every part; then only such rails are used, each for a share of the data in proportion to its
-/// speed (Topology::nic_bytes_per_s of the slowest NIC), and those that are down, or hundreds of
-/// times slower than others, for none. Healthy rails count as equal, though measured they never
-/// are. A share is cut further among the ranks that share the rail in the part that has most of
-/// them. A part with fewer
-/// ranks on the rail gives several neighbouring shards to one rank. Ranks on other rails own
-/// nothing and hand their data to those that do. Without a common rail, or inside one host, where
-/// rails carry nothing, shards are spread over each part's ranks in order.
+/// speed (that of its slowest NIC), and those that are down, or fifty times slower than others, for
+/// none. Healthy rails count as equal, though measured they never are. A share is cut further among
+/// the ranks that share the rail in the part that has most of them. A part with fewer ranks on the
+/// rail gives several neighbouring shards to one rank. Ranks on other rails own nothing and hand
+/// their data to those that do. Without a common rail, or inside one host, where rails carry
+/// nothing, shards are spread over each part's ranks in order.
 class Shards {
  public:
   /// `part_of[r]` for each global rank; `members` are global ranks in group order.

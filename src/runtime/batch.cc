@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -121,32 +122,58 @@ Result<bool> Share::step_collectives() {
   if (!outcome.status.is_ok())
     return outcome.status.context("{} as operation {}",
                                   plan::text_of(running_->execution->program().request), sequence_);
-  if (outcome.done) {
-    member_.control().note_done(sequence_);
-    member_.note_choice(*running_);
-    running_ = nullptr;
+  if (!outcome.done) return outcome.progressed;
+  member_.control().note_done(sequence_);
+  const ReadyPlan& done = *std::exchange(running_, nullptr);
+  if (weighing_for_ == nullptr) {
+    member_.note_choice(done);
+    return true;
   }
-  return outcome.progressed || outcome.done;
+  member_.weighed();
+  RAILCCL_CHECK(start(*std::exchange(weighing_for_, nullptr)));
+  return true;
 }
 
 Status Share::start_next() {
   while (next_ < calls_.size()) {
     const Call& call = calls_[next_++];
     if (call.kind != Call::Kind::collective) continue;
-    sequence_ = member_.next_sequence();
-    if (!member_.may_be_open(call.request) || !member_.open_buffers().worth_asking(call.request))
-      return launch(call, false);
-    RAILCCL_CHECK(member_.open_buffers().begin(
-        {.request = call.request,
-         .sequence = sequence_,
-         .input = call.input,
-         .output = call.output,
-         .pre = kernels::scaling_of(call.request.op, call.request.datatype, member_.size(),
-                                    call.factor)
-                    .pre}));
-    asking_ = &call;
-    return ok();
+    RAILCCL_TRY(ReadyPlan* const weighing, member_.weighing_before(call.request));
+    return weighing == nullptr ? start(call) : start_weighing(call, weighing);
   }
+  return ok();
+}
+
+Status Share::start(const Call& call) {
+  sequence_ = member_.next_sequence();
+  if (!member_.may_be_open(call.request) || !member_.open_buffers().worth_asking(call.request))
+    return launch(call, false);
+  RAILCCL_CHECK(member_.open_buffers().begin(
+      {.request = call.request,
+       .sequence = sequence_,
+       .input = call.input,
+       .output = call.output,
+       .pre =
+           kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor)
+               .pre}));
+  asking_ = &call;
+  return ok();
+}
+
+/// The ranks agree on what their rails carry before the collective that comes next.
+Status Share::start_weighing(const Call& call, ReadyPlan* plan) {
+  Weigh& weigh = member_.weigh();
+  weigh.put(member_.wires().speeds(), *member_.topology(), member_.rank());
+  sequence_ = member_.next_sequence();
+  Execution::Operation operation;
+  operation.sequence = sequence_;
+  operation.input = weigh.input();
+  operation.output = weigh.output();
+  const plan::Request request = weigh.request();
+  operation.scaling = kernels::scaling_of(request.op, request.datatype, member_.size(), {});
+  RAILCCL_CHECK(plan->execution->begin(operation));
+  running_ = plan;
+  weighing_for_ = &call;
   return ok();
 }
 

@@ -53,6 +53,8 @@ class Share {
   Result<bool> step_collectives();
   Result<bool> step_transfers();
   Status start_next();
+  Status start(const Call& call);
+  Status start_weighing(const Call& call, ReadyPlan* plan);
   Status launch(const Call& call, bool open);
   void end(const Status& status);
   void close();
@@ -64,6 +66,7 @@ class Share {
   std::optional<PointToPoint> transfers_;  // set when there are sends or receives
   size_t next_ = 0;                        // calls_[0, next_) are started or are no collectives
   const Call* asking_ = nullptr;           // the collective whose buffers are being found out about
+  const Call* weighing_for_ = nullptr;     // the collective before which running_ weighs the rails
   ReadyPlan* running_ = nullptr;
   uint64_t sequence_ = 0;  // of the collective that runs or asks
   bool transfers_open_ = false;

@@ -71,7 +71,8 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   virtual int rank() const = 0;
   virtual int size() const = 0;
   virtual const Config& config() const = 0;
-  virtual const topology::Topology& topology() const = 0;
+  /// As the ranks see it now: speeds of rails may change with later calls.
+  virtual std::shared_ptr<const topology::Topology> topology() const = 0;
 
   /// Runs `call`: on a null stream it is finished on return, else it is queued. Between
   /// group_start() and group_end() of this thread it is only recorded. Arguments are checked at

@@ -127,14 +127,17 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     std::lock_guard lock(life_);
     parts_ = std::move(made).value();
     alarm_->set(parts_.wires.get());
-    const topology::Host& host = parts_.topology.host_of(rank());
-    const bool crowded = parts_.topology.ranks_of_host(parts_.topology.rank(rank()).host).size() >
-                         static_cast<size_t>(host.cores);
+    topology_ = std::make_shared<const topology::Topology>(std::move(parts_.topology));
+    const topology::Topology& topology = *topology_;
+    const topology::Host& host = topology.host_of(rank());
+    const bool crowded =
+        topology.ranks_of_host(topology.rank(rank()).host).size() > static_cast<size_t>(host.cores);
     patience_.begin(crowded);
     open_buffers_ = std::make_unique<OpenBuffers>(*parts_.wires, crowded);
     for (int c = 0; c < kCollectiveCount && size() > 1; c++)
       has_open_[static_cast<size_t>(c)] =
-          parts_.chooser->has_open(static_cast<Collective>(c), parts_.topology);
+          parts_.chooser->has_open(static_cast<Collective>(c), topology);
+    weigh_ = std::make_unique<Weigh>(topology);
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
     Phase expected = Phase::joining;  // abort() may have come first
     // Release, partner: the acquire loads of phase_. What parts_ holds is visible with it.
@@ -310,23 +313,54 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
 Result<ReadyPlan*> Member::plan_for(const plan::Request& request, bool open) {
   PlanCache& plans = open ? open_plans_ : plans_;
   if (ReadyPlan* ready = plans.find(request)) return ready;
-  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, parts_.topology, open));
+  const topology::Topology& topology = *topology_;
+  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, topology, open));
   if (settings_.check_plans) RAILCCL_CHECK(check_plan(chosen, request, open));
-  auto program = chosen.algorithm->build(request, parts_.topology, chosen.tuning, rank());
+  auto program = chosen.algorithm->build(request, topology, chosen.tuning, rank());
   if (!program.is_ok())
     // Not in step: another rank may have been able to.
     return program.status().widen(Scope::communicator).context("{}", chosen.algorithm->name);
   RAILCCL_TRY(auto execution, Execution::make(std::move(program).value(), *parts_.wires));
   log::trace("{}: {} by {}, {} channels, chunks of {}", title(), plan::text_of(request),
              chosen.algorithm->name, chosen.tuning.channels, chosen.tuning.chunk_elements);
-  return plans.insert(request,
-                      {std::move(execution), chosen, bound_seconds(request, parts_.topology)});
+  return plans.insert(request, {std::move(execution), chosen, bound_seconds(request, topology)});
+}
+
+Result<ReadyPlan*> Member::weighing_due(const plan::Request& request) {
+  const auto planned = plan_for(request, false);
+  if (!planned.is_ok()) return nullptr;  // the call itself will say why
+  const double call_s = (*planned)->chosen.predicted_s;
+  auto weighing = plan_for(weigh_->request(), false);
+  if (!weighing.is_ok() && weighing.status().scope() == Scope::call) {
+    // As all ranks find: NCCL_ALGO may leave no algorithm for it.
+    weigh_->give_up();
+    return nullptr;
+  }
+  RAILCCL_CHECK(weighing.status());
+  return weigh_->due(call_s, (*weighing)->chosen.predicted_s) ? *weighing : nullptr;
+}
+
+void Member::weighed() {
+  const topology::Topology& before = *topology_;
+  const std::vector<Weigh::Change> changes = weigh_->changes(before);
+  if (changes.empty()) return;
+  // All ranks have the same to say: one is enough.
+  for (const Weigh::Change& change : changes) {
+    if (rank() != 0) break;
+    const std::string text = Weigh::text_of(change, before, 0);
+    change.used ? log::info("{}: {}", title(), text) : log::warn("{}: {}", title(), text);
+  }
+  auto now = std::make_shared<const topology::Topology>(Weigh::changed(before, changes));
+  plans_.clear();
+  open_plans_.clear();
+  std::lock_guard lock(life_);
+  topology_ = std::move(now);
 }
 
 /// Builds the plan of every rank and proves it right, for RAILCCL_CHECK_PLANS.
 Status Member::check_plan(const Chosen& chosen, const plan::Request& request, bool open) const {
   plan::CheckOptions options;
-  const topology::Topology& topology = parts_.topology;
+  const topology::Topology& topology = *topology_;
   options.load_store = [&](int reader, int owner, plan::Buffer buffer) {
     return (open || buffer == plan::Buffer::scratch) && topology.path(reader, owner).same_host;
   };
@@ -379,7 +413,7 @@ Result<Joining> Member::joining() const {
 
 Result<double> Member::predict(const plan::Request& request) const {
   RAILCCL_CHECK(usable());
-  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, parts_.topology));
+  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, *topology()));
   return chosen.predicted_s;
 }
 

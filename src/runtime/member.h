@@ -15,11 +15,12 @@
 #include "runtime/patience.h"
 #include "runtime/plan_cache.h"
 #include "runtime/turnstile.h"
+#include "runtime/weigh.h"
 #include "runtime/wires.h"
 
 namespace railccl::runtime {
 
-/// What an established communicator consists of; made by join.cc.
+/// What an established communicator begins with; made by join.cc.
 struct Parts {
   topology::Topology topology;
   std::unique_ptr<Wires> wires;
@@ -36,7 +37,10 @@ class Member final : public Communicator {
   int rank() const override { return rank_.load(std::memory_order_relaxed); }
   int size() const override { return ranks_.load(std::memory_order_relaxed); }
   const Config& config() const override { return config_; }
-  const topology::Topology& topology() const override { return parts_.topology; }
+  std::shared_ptr<const topology::Topology> topology() const override {
+    std::lock_guard lock(life_);
+    return topology_;
+  }
   Status start(const Call& call, Stream* stream) override;
   Status prepare(const Call& call) override;
   Status start_prepared(const Call& call, Stream* stream) override;
@@ -70,6 +74,16 @@ class Member final : public Communicator {
            settings_.open_bytes;
   }
   OpenBuffers& open_buffers() { return *open_buffers_; }
+  /// The plan of a weighing (weigh.h) that all ranks make before this collective, or null. Counts
+  /// calls: ask once for each collective, in their order, whether it was called alone or in a
+  /// group, since another rank may have called it otherwise.
+  Result<ReadyPlan*> weighing_before(const plan::Request& request) {
+    if (!weigh_->may_matter(request)) return nullptr;
+    return weighing_due(request);
+  }
+  Weigh& weigh() { return *weigh_; }
+  /// A weighing is over: plans anew where it brought news. No plan may be running.
+  void weighed();
   void note_choice(const ReadyPlan& plan);
   Patience& patience() { return patience_; }
 
@@ -101,6 +115,7 @@ class Member final : public Communicator {
   Status usable() const;
   Status finalize_now(uint64_t ticket);
   Status split_now(int color, int key, Member& child);
+  Result<ReadyPlan*> weighing_due(const plan::Request& request);
   Status check_plan(const Chosen& chosen, const plan::Request& request, bool open) const;
 
   std::atomic<int> rank_;
@@ -116,8 +131,11 @@ class Member final : public Communicator {
   std::atomic<bool> failed_{false};
   Status failure_;
 
-  std::mutex life_;  // guards the pointers in parts_ while they are set, and background_
+  // Guards the pointers in parts_ while they are set, topology_ and background_. The thread whose
+  // turn it is may read topology_, which nobody else sets, without it.
+  mutable std::mutex life_;
   Parts parts_;
+  std::shared_ptr<const topology::Topology> topology_;  // parts_' at first
   struct Alarm;  // how the control thread wakes sleepers, safely also during destruction
   std::shared_ptr<Alarm> alarm_;
   std::unique_ptr<Stream> background_;
@@ -128,6 +146,7 @@ class Member final : public Communicator {
   uint64_t splits_ = 0;
   PlanCache plans_{kPlansMax};
   PlanCache open_plans_{kPlansMax};
+  std::unique_ptr<Weigh> weigh_;
   std::unique_ptr<OpenBuffers> open_buffers_;
   std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
   Patience patience_{false};

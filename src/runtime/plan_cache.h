@@ -1,7 +1,7 @@
 // PlanCache: the plans of recent requests, ready to run. Least recently used ones go first.
 //
-// A hit neither allocates nor locks. Entries stay valid until the next insertion. One thread at a
-// time (that which runs the communicator's operations).
+// A hit neither allocates nor locks. Entries stay valid until the next insertion or clear(). One
+// thread at a time (that which runs the communicator's operations).
 #pragma once
 
 #include <list>
@@ -41,6 +41,11 @@ class PlanCache {
     order_.push_front({request, std::move(plan)});
     index_[request] = order_.begin();
     return &order_.front().plan;
+  }
+  /// Forgets all plans; none may be running.
+  void clear() {
+    index_.clear();
+    order_.clear();
   }
   size_t size() const { return order_.size(); }
 

@@ -96,7 +96,7 @@ Status Member::split_now(int color, int key, Member& child) {
   const uint64_t job = hash_bytes(words, sizeof words, parts_.job);
   RAILCCL_TRY(auto meeting, Meeting::join_known(job, new_rank, addresses, std::move(listener),
                                                 settings_, &child.cancel_));
-  const topology::Topology topology = parts_.topology.subset(old_ranks);
+  const topology::Topology topology = topology_->subset(old_ranks);
   return child.enter(std::move(meeting), &topology);
 }
 

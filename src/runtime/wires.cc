@@ -352,6 +352,13 @@ void Wires::abort(const Status& why) {
   for (auto& medium : media_) medium->abort(why);
 }
 
+std::vector<transport::NicSpeed> Wires::speeds() const {
+  std::vector<transport::NicSpeed> all;
+  for (const auto& medium : media_)
+    for (transport::NicSpeed& speed : medium->speeds()) all.push_back(std::move(speed));
+  return all;
+}
+
 std::string Wires::media_text(unsigned mask) const {
   std::string text;
   for (size_t m = 0; m < media_.size(); m++) {

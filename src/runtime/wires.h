@@ -219,6 +219,8 @@ class Wires {
   /// Moves what no link's caller moves: on media that have links, or on all (a peer may want to
   /// connect over one that has none yet).
   Status progress(bool all);
+  /// What the media measured of this rank's NICs, as Transport::speeds.
+  std::vector<transport::NicSpeed> speeds() const;
   /// Sleeps until something may have changed, at most `timeout_us`.
   void wait(int64_t timeout_us);
   void wake();

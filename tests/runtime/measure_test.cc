@@ -302,23 +302,23 @@ TEST_F(Cache, ManyProcessesMeasureOnce) {
 TEST_F(Cache, AllRanksGetTheFiguresOfTheirHost) {
   write_good();
   with_communicator(3, settings(), [](CommunicatorPtr communicator) {
-    const Speeds& speeds = communicator->topology().hosts()[0].speeds;
+    const Speeds& speeds = communicator->topology()->hosts()[0].speeds;
     // This machine's cache is not the test's: the ranks measured, and all have the same.
     EXPECT_TRUE(speeds.known());
     expect_exact(*communicator, sum_request(1000));
     auto part = communicator->split(communicator->rank() % 2, 0, Config());
     ASSERT_TRUE(part.is_ok()) << part.status().text();
-    EXPECT_EQ((*part)->topology().hosts()[0].speeds, speeds);
+    EXPECT_EQ((*part)->topology()->hosts()[0].speeds, speeds);
   });
   std::vector<Speeds> of_ranks(2);
   with_communicator(2, settings(), [&](CommunicatorPtr communicator) {
     of_ranks[static_cast<size_t>(communicator->rank())] =
-        communicator->topology().hosts()[0].speeds;
+        communicator->topology()->hosts()[0].speeds;
   });
   EXPECT_TRUE(of_ranks[0].known());
   EXPECT_EQ(of_ranks[0], of_ranks[1]);
   with_communicator(2, settings("off"), [](CommunicatorPtr communicator) {
-    EXPECT_FALSE(communicator->topology().hosts()[0].speeds.known());
+    EXPECT_FALSE(communicator->topology()->hosts()[0].speeds.known());
   });
 }
 

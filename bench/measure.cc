@@ -332,6 +332,18 @@ Row Bench::measure(const Case& what) {
          "ncclRedOpCreatePreMulSum", rank_, comm_);
   }
 
+  size_t wrong = 0;
+  const auto count_wrong = [&] {
+    if (!options_.check) return;
+    for (size_t slot = 0; slot < slots; slot++) {
+      if (writes) wrong += expected.wrong_output(recv_of(slot));
+      // Out of place the input is the caller's: it must be as it was.
+      if (!what.in_place && reads) wrong += expected.wrong_input(send_of(slot), layout.send_count);
+      if (!sends[slot]->guard_intact()) wrong++;
+      if (!what.in_place && !recvs[slot]->guard_intact()) wrong++;
+    }
+  };
+
   std::vector<double> times;
   times.reserve(static_cast<size_t>(options_.iterations));
   railcclChoice_t choice = RAILCCL_CHOICE_INITIALIZER;
@@ -351,6 +363,7 @@ Row Bench::measure(const Case& what) {
       must(railcclStreamSynchronize(stream_), "railcclStreamSynchronize", rank_, comm_);
     const double elapsed = (now_us() - start) / static_cast<double>(slots);
     if (i >= options_.warmup) times.push_back(elapsed);
+    if (options_.each || i + 1 == options_.warmup + options_.iterations) count_wrong();
   }
   must(railcclCommLastChoice(comm_, &choice), "railcclCommLastChoice", rank_, comm_);
   if (own_op) must(ncclRedOpDestroy(op, comm_), "ncclRedOpDestroy", rank_, comm_);
@@ -365,15 +378,8 @@ Row Bench::measure(const Case& what) {
   row.transport = choice.transport;
   row.channels = choice.channels;
   row.bound_us = choice.boundUs;
+  if (options_.each) row.times_us = std::move(times);
   if (options_.check) {
-    size_t wrong = 0;
-    for (size_t slot = 0; slot < slots; slot++) {
-      if (writes) wrong += expected.wrong_output(recv_of(slot));
-      // Out of place the input is the caller's: it must be as it was.
-      if (!what.in_place && reads) wrong += expected.wrong_input(send_of(slot), layout.send_count);
-      if (!sends[slot]->guard_intact()) wrong++;
-      if (!what.in_place && !recvs[slot]->guard_intact()) wrong++;
-    }
     int64_t total = static_cast<int64_t>(wrong);
     must(ncclAllReduce(&total, &total, 1, ncclInt64, ncclSum, comm_, nullptr), "count of wrong",
          rank_, comm_);

@@ -39,6 +39,7 @@ struct Options {
   std::vector<Reduction> ops{Reduction::sum};
   std::vector<int> roots{0};  // -1 inside: all ranks, resolved by the driver
   bool json = false;
+  bool each = false;   // iteration is verified, and its time is in JSON rows
   bool quiet = false;  // no progress line
 };
 

@@ -66,23 +66,24 @@ void Report::rows(const Row& out_of_place, const Row* in_place) {
 }
 
 void Report::json(const Row& row) {
-  const nlohmann::ordered_json line = {{"collective", options_.kind.name},
-                                       {"bytes", row.what.bytes},
-                                       {"count", row.what.count},
-                                       {"type", name_of(row.what.type)},
-                                       {"redop", name_of(row.what.op)},
-                                       {"root", row.what.root},
-                                       {"ranks", ranks_},
-                                       {"in_place", row.what.in_place},
-                                       {"time_us", row.time_us},
-                                       {"time_min_us", row.time_min_us},
-                                       {"algbw_gbs", row.algbw_gbs},
-                                       {"busbw_gbs", row.busbw_gbs},
-                                       {"wrong", row.wrong},
-                                       {"algorithm", row.algorithm},
-                                       {"transport", row.transport},
-                                       {"channels", row.channels},
-                                       {"bound_us", row.bound_us}};
+  nlohmann::ordered_json line = {{"collective", options_.kind.name},
+                                 {"bytes", row.what.bytes},
+                                 {"count", row.what.count},
+                                 {"type", name_of(row.what.type)},
+                                 {"redop", name_of(row.what.op)},
+                                 {"root", row.what.root},
+                                 {"ranks", ranks_},
+                                 {"in_place", row.what.in_place},
+                                 {"time_us", row.time_us},
+                                 {"time_min_us", row.time_min_us},
+                                 {"algbw_gbs", row.algbw_gbs},
+                                 {"busbw_gbs", row.busbw_gbs},
+                                 {"wrong", row.wrong},
+                                 {"algorithm", row.algorithm},
+                                 {"transport", row.transport},
+                                 {"channels", row.channels},
+                                 {"bound_us", row.bound_us}};
+  if (!row.times_us.empty()) line["times_us"] = row.times_us;
   std::printf("%s\n", line.dump().c_str());
 }
 

@@ -351,10 +351,22 @@ class Lab:
             self._set_rate(host, rail, self.shape.rate / factor)
         elif state == "mend":
             batch("ip", self.leaves, [f"link set {port} up"])
-            run(["bridge", "-n", self.leaves, "link", "set", "dev", port, "state", "3"])
+            self._forward(port)
             self._set_rate(host, rail, self.shape.rate)
         else:
             raise LabError(f"\"{state}\": a link can be down, silent, slow or mended")
+
+    def _forward(self, port):
+        # A port that has just come up is not a part of its bridge yet.
+        deadline = time.monotonic() + 5
+        while True:
+            try:
+                run(["bridge", "-n", self.leaves, "link", "set", "dev", port, "state", "3"])
+                return
+            except LabError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
 
     def _set_rate(self, host, rail, rate):
         batch("tc", self.host(host), classes(f"rail{rail}", rate, 0))

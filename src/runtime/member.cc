@@ -342,6 +342,7 @@ Result<ReadyPlan*> Member::weighing_due(const plan::Request& request) {
 
 void Member::weighed() {
   const topology::Topology& before = *topology_;
+  weigh_->take();
   const std::vector<Weigh::Change> changes = weigh_->changes(before);
   if (changes.empty()) return;
   // All ranks have the same to say: one is enough.

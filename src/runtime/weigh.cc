@@ -20,8 +20,13 @@ constexpr uint64_t kBytesMin = uint64_t{1} << 20;
 // Large calls between two weighings; the first comes as soon as there is something to say.
 constexpr int kCallsBetween = 3;
 constexpr int kCallsBeforeFirst = 1;
-// Measurements of a rail that has not changed differ by less.
+// Measurements of a rail that has not changed differ by less, or else by chance.
 constexpr double kNoise = 0.1;
+// Measurements that differ so much are not of the same rail any more.
+constexpr double kOther = 0.7;
+// Rails so near the best carry as much as it. What little they are slower is for the media to
+// balance, call by call; shares that follow each measurement would be worse.
+constexpr double kAlike = 0.85;
 // A rail that carries less than this share of the best one is more trouble than help.
 constexpr double kUseful = 0.02;
 // No NIC is slower, but for those that carry nothing, and none is faster.
@@ -36,7 +41,7 @@ Weigh::Weigh(const Topology& topology)
     : ranks_(static_cast<uint64_t>(topology.size())),
       mine_(topology.rails().size(), kNone),
       agreed_(mine_),
-      latest_(mine_) {
+      answers_(mine_.size()) {
   std::vector<std::set<int>> hosts(topology.rails().size());
   for (const topology::Rank& rank : topology.ranks())
     if (rank.rail >= 0) hosts[static_cast<size_t>(rank.rail)].insert(rank.host);
@@ -86,23 +91,48 @@ void Weigh::put(const std::vector<transport::NicSpeed>& measured, const Topology
   }
 }
 
-std::vector<Weigh::Change> Weigh::changes(const Topology& topology) {
-  double best = 0;  // infinite while not all are known
-  bool all_known = true;
-  for (const size_t rail : common_) {
-    if (believable(agreed_[rail])) latest_[rail] = agreed_[rail];
-    all_known = all_known && believable(latest_[rail]);
-    best = std::max(best, latest_[rail]);
-  }
+void Weigh::Answers::add(double fresh) {
+  const double known = speed();
+  const bool alike = count > 0 && std::min(fresh, known) > 0 &&
+                     std::min(fresh, known) >= kOther * std::max(fresh, known);
+  if (!alike) count = 0;
+  if (count == speeds.size()) std::shift_left(speeds.begin(), speeds.end(), 1);
+  count = std::min(count + 1, speeds.size());
+  speeds[count - 1] = fresh;
+}
+
+double Weigh::Answers::speed() const {
+  if (count == 0) return kNone;
+  if (count == 1) return speeds[0];
+  const auto [less, more] = std::minmax(speeds[0], speeds[1]);
+  return count == 2 ? more : std::clamp(speeds[2], less, more);
+}
+
+void Weigh::take() {
+  for (const size_t rail : common_)
+    if (believable(agreed_[rail])) answers_[rail].add(agreed_[rail]);
+}
+
+std::vector<Weigh::Change> Weigh::changes(const Topology& topology) const {
+  std::vector<double> speeds;
+  for (const size_t rail : common_) speeds.push_back(answers_[rail].speed());
+  std::vector<double> sorted = speeds;
+  std::sort(sorted.begin(), sorted.end());
+  const double best = sorted.empty() ? 0 : sorted.back();
   std::vector<Change> changes;
   // Something carried what the ranks have just said to each other.
   if (best == 0) return changes;
-  for (const size_t rail : common_) {
-    const double was = topology.rail_bytes_per_s(static_cast<int>(rail)), now = latest_[rail];
+  const bool all_known = best != kNone;
+  const auto alike = std::lower_bound(sorted.begin(), sorted.end(), kAlike * best);
+  const double middle = *(alike + (sorted.end() - alike) / 2);
+  for (size_t i = 0; i < common_.size(); i++) {
+    const int rail = static_cast<int>(common_[i]);
+    const double was = topology.rail_bytes_per_s(rail);
+    const double now = speeds[i] >= kAlike * best ? middle : speeds[i];
     if (!all_known && now != 0) continue;
     const bool used = now > 0 && now >= kUseful * best;
     const bool news = !used ? was != 0 : was <= 0 || std::abs(now - was) > kNoise * was;
-    if (news) changes.push_back({static_cast<int>(rail), was, now, used});
+    if (news) changes.push_back({rail, was, now, used});
   }
   return changes;
 }

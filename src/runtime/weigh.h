@@ -10,7 +10,7 @@
 // Not thread-safe: for the thread whose turn it is (member.h).
 #pragma once
 
-#include <optional>
+#include <array>
 #include <string>
 #include <vector>
 
@@ -48,10 +48,12 @@ class Weigh {
     double now = 0;
     bool used = true;  // or is it so slow beside the others that they take its share?
   };
-  /// What differs by more than noise from what `topology` says, by what came out now and before; in
-  /// order. Until all common rails have been measured only failures count: what is measured of one
-  /// rail and promised of another does not compare.
-  std::vector<Change> changes(const topology::Topology& topology);
+  /// Heeds what came out.
+  void take();
+  /// What differs by more than noise from what `topology` says, by what came out lately; in order.
+  /// Until all common rails have been measured only failures count: what is measured of one rail
+  /// and promised of another does not compare.
+  std::vector<Change> changes(const topology::Topology& topology) const;
   /// `topology` with these changes.
   static topology::Topology changed(const topology::Topology& topology,
                                     const std::vector<Change>& changes);
@@ -59,12 +61,22 @@ class Weigh {
   static std::string text_of(const Change& change, const topology::Topology& topology, int rank);
 
  private:
+  /// The last believable answers for one rail, as long as they were about alike.
+  struct Answers {
+    std::array<double, 3> speeds{};
+    size_t count = 0;
+
+    void add(double speed);
+    /// The middle one, or larger one of two: single measurements stray. Infinite where there is
+    /// none.
+    double speed() const;
+  };
   bool possible() const { return !common_.empty(); }
 
   std::vector<size_t> common_;  // rails on which all hosts have ranks; empty: nothing to weigh
   uint64_t ranks_;
   std::vector<double> mine_, agreed_;  // by rail
-  std::vector<double> latest_;         // the last believable answer for each
+  std::vector<Answers> answers_;       // by rail
   int calls_ = 0;                      // large ones since the last weighing
   bool weighed_ = false;
 };

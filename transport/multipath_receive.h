@@ -42,7 +42,7 @@ class MultipathReceiver {
     uint64_t offset = 0;                     // place in the stream of the next byte of the segment
     size_t left = 0;                         // of the segment; 0: none
     std::optional<Earlies::iterator> early;  // where the segment is put aside
-    std::array<std::byte, 4 << 10> ahead;    // frames, and small segments behind them
+    std::array<std::byte, 8 << 10> ahead;    // frames, and small segments behind them
     size_t head = 0, tail = 0;
   };
 
@@ -53,7 +53,7 @@ class MultipathReceiver {
   size_t deliver_early(std::byte* dst, size_t want);
   void lose(int path, const Status& why);
 
-  std::vector<In> ins_;
+  std::deque<In> ins_;
   uint64_t front_ = 0;  // bytes of the stream that were fetched
   Earlies earlies_;
   uint64_t early_bytes_ = 0;

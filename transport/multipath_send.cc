@@ -219,9 +219,12 @@ bool MultipathSender::advance(int path) {
   Out& to = out(path);
   while (to.header_left + to.left > 0) {
     std::array<iovec, 5> ranges{};
-    ranges[0] = {to.header.data() + kTcpFrameBytes - to.header_left, to.header_left};
-    std::copy(to.ranges.begin(), to.ranges.end(), ranges.begin() + 1);
-    Result<size_t> wrote = to.way->write(ranges);
+    size_t count = 0;
+    if (to.header_left > 0)
+      ranges[count++] = {to.header.data() + kTcpFrameBytes - to.header_left, to.header_left};
+    for (const iovec& range : to.ranges)
+      if (range.iov_len > 0) ranges[count++] = range;
+    Result<size_t> wrote = to.way->write({ranges.data(), count});
     if (!wrote.is_ok()) {
       lose(path, wrote.status());
       return false;

@@ -142,7 +142,7 @@ class MultipathSender {
   void overtake(int64_t now_ns);
   void lose(int path, const Status& why);
 
-  std::vector<Out> outs_;
+  std::deque<Out> outs_;        // they stay in place: ranges may point to `rest`
   std::deque<Record> records_;  // in stream order, without gaps
   uint64_t first_ = 0;          // number of records_.front()
   struct Waiting {

@@ -11,10 +11,11 @@
 namespace railccl::transport {
 namespace {
 
-// The sender's window, and a segment that began within it.
-constexpr uint64_t kAheadMax = MultipathSender::kWindowBytes + kTcpSegmentMax;
-// Several paths may have the same segments: but not everything many times over.
-constexpr uint64_t kEarlyBytesMax = 4 * kAheadMax;
+// What is put aside is bounded by the sender's window, many times over when several paths bring the
+// same. The window does not count what the kernel here has acknowledged and holds unread, so frames
+// may be further ahead: by all receive buffers, far below this.
+constexpr uint64_t kEarlyBytesMax = 4 * (MultipathSender::kWindowBytes + kTcpSegmentMax);
+constexpr uint64_t kAheadMax = uint64_t{1} << 30;
 constexpr size_t kWasteBytes = 64 << 10;
 
 }  // namespace

@@ -48,6 +48,9 @@ void MultipathSender::add(int path, Path* way, bool home, int64_t now_ns) {
 
 void MultipathSender::remove(int path) {
   if (static_cast<size_t>(path) >= outs_.size() || out(path).way == nullptr) return;
+  // What it acknowledged to the last is across: sent again, it could fill the buffers of a far end
+  // that has all it wanted and reads no more.
+  hear(std::max(heard_ns_, out(path).spoke_ns));
   send_again(path);
   out(path) = Out();
 }
@@ -276,7 +279,7 @@ uint64_t MultipathSender::send_again(int path) {
 }
 
 void MultipathSender::lose(int path, const Status& why) {
-  hear(std::max(heard_ns_, out(path).spoke_ns));  // what it acknowledged before it broke counts
+  hear(std::max(heard_ns_, out(path).spoke_ns));  // as in remove()
   PathNews news{.what = PathNews::What::broken, .path = path, .why = why};
   news.bytes = send_again(path);
   out(path) = Out();

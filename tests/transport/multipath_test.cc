@@ -340,7 +340,7 @@ TEST(Multipath, FramesThatMakeNoSenseEndTheLink) {
   };
   EXPECT_TRUE(fetch(encode(TcpFrame{0, 100})).is_ok());
   EXPECT_TRUE(fetch(encode(TcpFrame{MultipathSender::kWindowBytes, 100})).is_ok());
-  EXPECT_FALSE(fetch(encode(TcpFrame{1 << 30, 100})).is_ok()) << "far ahead of the window";
+  EXPECT_FALSE(fetch(encode(TcpFrame{uint64_t{1} << 30, 100})).is_ok()) << "too far ahead";
   EXPECT_FALSE(fetch(encode(TcpFrame{0, kTcpSegmentMax + 1})).is_ok());
   EXPECT_FALSE(fetch(TcpFrameBytes{}).is_ok());
 }

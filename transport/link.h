@@ -145,6 +145,9 @@ class Transport {
     return std::shared_ptr<const Mapping>();
   }
 
+  /// Has everything that links accepted come across, as far as can be known? Looks anew.
+  virtual bool settled() { return true; }
+
   /// What was measured lately of the NICs that this rank's links use, for media that cross hosts.
   /// NICs that have not carried enough to tell are left out.
   virtual std::vector<NicSpeed> speeds() const { return {}; }

@@ -98,6 +98,7 @@ class TcpTransport final : public Transport {
     return ok();
   }
   void wait(int64_t timeout_us) override;
+  bool settled() override;
   std::vector<NicSpeed> speeds() const override { return nics_.speeds(); }
   void wake() override {
     const uint64_t one = 1;
@@ -361,6 +362,13 @@ void TcpTransport::keep_up(int64_t now_ns) {
     }
   }
   nics_.observe(loads, now_ns);
+}
+
+bool TcpTransport::settled() {
+  if (several_paths_) keep_up(now_ns());
+  return std::all_of(lines_.begin(), lines_.end(), [](const auto& line) {
+    return line.second.link->failed() || !line.second.link->pending();
+  });
 }
 
 // How long to sleep at most without letting a link over several paths wait.

@@ -77,6 +77,8 @@ class TcpLink final : public Link {
   std::optional<News> take_news();
   /// To be called every few milliseconds.
   void watch(int64_t now_ns);
+  /// Is anything sent that nobody has acknowledged?
+  bool pending() const { return striped() && sender_.pending(); }
   /// How long its callers may sleep without missing that something came across; -1: any time.
   int64_t rest_ns() const;
   /// Adds up, per NIC of ours, what its paths carry now.

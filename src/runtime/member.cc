@@ -30,6 +30,8 @@ struct Member::Alarm {
 
 namespace {
 
+constexpr int64_t kFarewellNs = 2'000'000'000;
+
 /// Background streams whose last task destroyed their owner: no thread can join itself, so they
 /// wait here for the next one that can.
 struct Retired {
@@ -97,6 +99,7 @@ Member::~Member() {
   if (phase_.load(std::memory_order_acquire) == Phase::ready && !failed_)
     (void)finalize_now(turns_.take());
   alarm_->set(nullptr);
+  if (caretaker_ != nullptr) caretaker_->leave();
   if (parts_.control != nullptr) parts_.control->leave();
 }
 
@@ -139,6 +142,9 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
           parts_.chooser->has_open(static_cast<Collective>(c), topology);
     weigh_ = std::make_unique<Weigh>(topology);
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
+    if (topology_->used_hosts().size() > 1) {
+      RAILCCL_TRY(caretaker_, Caretaker::hire(turns_, *parts_.wires));
+    }
     Phase expected = Phase::joining;  // abort() may have come first
     // Release, partner: the acquire loads of phase_. What parts_ holds is visible with it.
     phase_.compare_exchange_strong(expected, Phase::ready, std::memory_order_release);
@@ -504,6 +510,8 @@ Status Member::finalize_now(uint64_t ticket) {
                  wire->header_known() ? text_of(wire->header(), true) : std::string("something"));
     }
     if (status.is_ok()) {
+      // Nobody sends again what is lost once this rank is gone.
+      parts_.wires->settle(kFarewellNs);
       phase_.store(Phase::finalized, std::memory_order_release);
       parts_.control->leave();
     }

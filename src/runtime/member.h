@@ -9,6 +9,7 @@
 #include <mutex>
 
 #include "base/clock.h"
+#include "runtime/caretaker.h"
 #include "runtime/communicator.h"
 #include "runtime/control.h"
 #include "runtime/open_buffers.h"
@@ -138,6 +139,7 @@ class Member final : public Communicator {
   std::shared_ptr<const topology::Topology> topology_;  // parts_' at first
   struct Alarm;  // how the control thread wakes sleepers, safely also during destruction
   std::shared_ptr<Alarm> alarm_;
+  std::shared_ptr<Caretaker> caretaker_;  // null: there is nothing to look after
   std::unique_ptr<Stream> background_;
   std::atomic<int> pending_{0};
 

@@ -14,6 +14,14 @@ class Turnstile {
  public:
   uint64_t take() { return next_.fetch_add(1, std::memory_order_relaxed); }
 
+  /// Takes a ticket only if its turn is now.
+  bool try_take(uint64_t* ticket) {
+    uint64_t next = serving_.load(std::memory_order_acquire);  // partner: leave()
+    if (!next_.compare_exchange_strong(next, next + 1, std::memory_order_relaxed)) return false;
+    *ticket = next;
+    return true;
+  }
+
   /// Have all earlier tickets left?
   bool reached(uint64_t ticket) const {
     return serving_.load(std::memory_order_acquire) == ticket;  // partner: leave()

@@ -5,6 +5,7 @@
 #include <cassert>
 #include <cstring>
 
+#include "base/clock.h"
 #include "base/fence.h"
 
 namespace railccl::runtime {
@@ -350,6 +351,15 @@ void Wires::wake() {
 
 void Wires::abort(const Status& why) {
   for (auto& medium : media_) medium->abort(why);
+}
+
+void Wires::settle(int64_t timeout_ns) {
+  constexpr int64_t kSliceUs = 1000;
+  const int64_t end = now_ns() + timeout_ns;
+  for (auto& medium : media_) {
+    while (!medium->settled() && medium->progress().is_ok() && now_ns() < end)
+      medium->wait(kSliceUs);
+  }
 }
 
 std::vector<transport::NicSpeed> Wires::speeds() const {

@@ -219,6 +219,8 @@ class Wires {
   /// Moves what no link's caller moves: on media that have links, or on all (a peer may want to
   /// connect over one that has none yet).
   Status progress(bool all);
+  /// Lets media go on until all that was sent has come across, at most so long.
+  void settle(int64_t timeout_ns);
   /// What the media measured of this rank's NICs, as Transport::speeds.
   std::vector<transport::NicSpeed> speeds() const;
   /// Sleeps until something may have changed, at most `timeout_us`.

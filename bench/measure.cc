@@ -344,8 +344,9 @@ Row Bench::measure(const Case& what) {
     }
   };
 
-  std::vector<double> times;
+  std::vector<double> times, starts;
   times.reserve(static_cast<size_t>(options_.iterations));
+  starts.reserve(times.capacity());
   railcclChoice_t choice = RAILCCL_CHOICE_INITIALIZER;
   for (int i = 0; i < options_.warmup + options_.iterations; i++) {
     // Rewritten before every iteration: reused buffers would sit in caches as no user's do.
@@ -362,7 +363,10 @@ Row Bench::measure(const Case& what) {
     if (stream_ != nullptr)
       must(railcclStreamSynchronize(stream_), "railcclStreamSynchronize", rank_, comm_);
     const double elapsed = (now_us() - start) / static_cast<double>(slots);
-    if (i >= options_.warmup) times.push_back(elapsed);
+    if (i >= options_.warmup) {
+      times.push_back(elapsed);
+      starts.push_back(start);
+    }
     if (options_.each || i + 1 == options_.warmup + options_.iterations) count_wrong();
   }
   must(railcclCommLastChoice(comm_, &choice), "railcclCommLastChoice", rank_, comm_);
@@ -378,7 +382,10 @@ Row Bench::measure(const Case& what) {
   row.transport = choice.transport;
   row.channels = choice.channels;
   row.bound_us = choice.boundUs;
-  if (options_.each) row.times_us = std::move(times);
+  if (options_.each) {
+    row.times_us = std::move(times);
+    row.starts_us = std::move(starts);
+  }
   if (options_.check) {
     int64_t total = static_cast<int64_t>(wrong);
     must(ncclAllReduce(&total, &total, 1, ncclInt64, ncclSum, comm_, nullptr), "count of wrong",

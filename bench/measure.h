@@ -32,8 +32,9 @@ struct Row {
   std::string algorithm;
   std::string transport;
   int channels = 0;
-  double bound_us = 0;           // no algorithm can be faster on the topology as known
-  std::vector<double> times_us;  // of each iteration on rank 0, with Options::each
+  double bound_us = 0;  // no algorithm can be faster on the topology as known
+  // Of each iteration on rank 0, with Options::each; starts by the machine's monotonic clock.
+  std::vector<double> times_us, starts_us;
 };
 
 /// The case of nccl-tests' `bytes` for this collective, rounded down to whole elements and blocks.

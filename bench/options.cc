@@ -125,7 +125,7 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
   app.add_option("--transport", transport, "shm or tcp between ranks of one host (default: best)")
       ->check(CLI::IsMember({"shm", "tcp"}));
   app.add_flag("--each", options->each,
-               "verify every iteration, not only the last; JSON rows tell the time of each");
+               "verify every iteration, not only the last; JSON rows tell start and time of each");
   app.add_flag("--json", options->json, "one JSON object per row on standard output");
   app.add_flag("--quiet", options->quiet, "no progress line");
   for (const Kind& kind : kinds())

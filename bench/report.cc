@@ -83,7 +83,10 @@ void Report::json(const Row& row) {
                                  {"transport", row.transport},
                                  {"channels", row.channels},
                                  {"bound_us", row.bound_us}};
-  if (!row.times_us.empty()) line["times_us"] = row.times_us;
+  if (!row.times_us.empty()) {
+    line["times_us"] = row.times_us;
+    line["starts_us"] = row.starts_us;
+  }
   std::printf("%s\n", line.dump().c_str());
 }
 

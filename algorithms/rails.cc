@@ -81,7 +81,7 @@ std::vector<uint64_t> weights_of(const std::vector<double>& speeds) {
 }  // namespace
 
 Shards::Shards(const topology::Topology& topology, const std::vector<int>& members,
-               const std::vector<int>& part_of)
+               const std::vector<int>& part_of, const std::vector<uint64_t>& given)
     : column_(static_cast<size_t>(topology.size()), -1) {
   std::map<int, size_t> index_of;
   for (const int r : members) {
@@ -93,6 +93,7 @@ Shards::Shards(const topology::Topology& topology, const std::vector<int>& membe
 
   // Candidates to own a shard: per rail (or for lack of a common one, per part) and part.
   std::vector<std::vector<Ranks>> lines;
+  std::vector<uint64_t> weights;
   std::vector<std::map<int, Ranks>> rails;
   const bool one_host = std::all_of(members.begin(), members.end(), [&](int r) {
     return topology.rank(r).host == topology.rank(members.front()).host;
@@ -104,12 +105,15 @@ Shards::Shards(const topology::Topology& topology, const std::vector<int>& membe
     if (!common || one_host) continue;
     lines.emplace_back();
     for (const auto& part : rails) lines.back().push_back(part.at(rail));
+    if (!given.empty()) weights.push_back(rail < 0 ? 0 : given[static_cast<size_t>(rail)]);
   }
   if (lines.empty()) lines.push_back(parts_);
 
-  std::vector<double> speeds;
-  for (const auto& line : lines) speeds.push_back(speed_of(topology, line));
-  const std::vector<uint64_t> weights = weights_of(speeds);
+  if (weights.empty()) {
+    std::vector<double> speeds;
+    for (const auto& line : lines) speeds.push_back(speed_of(topology, line));
+    weights = weights_of(speeds);
+  }
   const uint64_t units = std::accumulate(weights.begin(), weights.end(), uint64_t{0});
   uint64_t first = 0;
   for (size_t line = 0; line < lines.size(); first += weights[line++]) {

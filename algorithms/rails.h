@@ -24,9 +24,10 @@ namespace railccl::algorithms {
 /// nothing, shards are spread over each part's ranks in order.
 class Shards {
  public:
-  /// `part_of[r]` for each global rank; `members` are global ranks in group order.
+  /// `part_of[r]` for each global rank; `members` are global ranks in group order. `weights`, one
+  /// for each rail, are given to common rails instead of those that follow from their speeds.
   Shards(const topology::Topology& topology, const std::vector<int>& members,
-         const std::vector<int>& part_of);
+         const std::vector<int>& part_of, const std::vector<uint64_t>& weights = {});
 
   int count() const { return static_cast<int>(owners_.size()); }
   int parts() const { return static_cast<int>(parts_.size()); }

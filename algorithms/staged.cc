@@ -2,6 +2,7 @@
 #include "algorithms/staged.h"
 
 #include <cassert>
+#include <numeric>
 #include <utility>
 
 namespace railccl::algorithms {
@@ -117,22 +118,22 @@ void write_step(plan::Builder& b, const Recording::Entry& first, const Recording
 
 }  // namespace
 
-void write_stages(plan::Builder& b, int first_channel, uint64_t count, uint64_t chunk,
-                  const std::vector<StageBody>& stages) {
+void write_stages(plan::Builder& b, const std::vector<int>& channels, uint64_t count,
+                  uint64_t chunk, const std::vector<StageBody>& stages) {
   const uint64_t full = count / chunk, rest = count % chunk;
   for (size_t i = 0; i < stages.size(); i++) {
-    const int channel = first_channel + static_cast<int>(i);
+    const int channel = channels[i];
     const uint64_t scratch_used = b.scratch(0).offset;
     uint64_t scratch_end = scratch_used;
     b.channel(channel);
     const auto write = [&](uint64_t iterations, const Recording& first, const Recording& second) {
       assert(first.entries.size() == second.entries.size());
       b.loop(iterations, [&] {
-        if (i > 0) b.wait_channel(channel - 1);
+        if (i > 0) b.wait_channel(channels[i - 1]);
         for (size_t s = 0; s < first.entries.size(); s++) {
           write_step(b, first.entries[s], second.entries[s]);
         }
-        if (i + 1 < stages.size()) b.signal_channel(channel + 1);
+        if (i + 1 < stages.size()) b.signal_channel(channels[i + 1]);
       });
       scratch_end = std::max(scratch_end, first.scratch_end);
     };
@@ -147,6 +148,13 @@ void write_stages(plan::Builder& b, int first_channel, uint64_t count, uint64_t 
     }
     b.scratch(scratch_end - scratch_used);
   }
+}
+
+void write_stages(plan::Builder& b, int first_channel, uint64_t count, uint64_t chunk,
+                  const std::vector<StageBody>& stages) {
+  std::vector<int> channels(stages.size());
+  std::iota(channels.begin(), channels.end(), first_channel);
+  write_stages(b, channels, count, chunk, stages);
 }
 
 }  // namespace railccl::algorithms

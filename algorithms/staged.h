@@ -23,8 +23,12 @@ namespace railccl::algorithms {
 /// whose number depends on `from`. Scratch that it takes from `b` is the same for every chunk.
 using StageBody = std::function<void(plan::Builder& b, int channel, uint64_t from, uint64_t n)>;
 
-/// Writes the stages on channels first_channel, first_channel + 1, ... for `count` elements in
-/// chunks of `chunk`.
+/// Writes the stages, each on its channel, for `count` elements in chunks of `chunk`. Ranks whose
+/// stages come in different orders give equal channels to those that talk to each other.
+void write_stages(plan::Builder& b, const std::vector<int>& channels, uint64_t count,
+                  uint64_t chunk, const std::vector<StageBody>& stages);
+
+/// The same on channels first_channel, first_channel + 1, ...
 void write_stages(plan::Builder& b, int first_channel, uint64_t count, uint64_t chunk,
                   const std::vector<StageBody>& stages);
 

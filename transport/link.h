@@ -16,6 +16,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <string>
@@ -94,6 +95,28 @@ struct NicSpeed {
   double bytes_per_s = 0;  // while it had work; 0: it carries nothing now
 };
 
+/// A path of a link over several, as it was a moment ago.
+struct PathState {
+  enum class What : uint8_t { works, silent, lost };
+  int peer = 0;
+  int channel = 0;
+  std::string nic;    // ours
+  std::string far;    // "10.0.0.4:5123"; empty while lost
+  bool home = false;  // used while all is well; else only when no home path works
+  What what = What::works;
+  double bytes_per_s = 0;  // measured; 0: not yet
+  uint64_t bytes_sent = 0;
+};
+/// What transports tell about their paths.
+struct PathReport {
+  struct Event {
+    int64_t unix_ms = 0;
+    std::string text;
+  };
+  std::vector<PathState> paths;
+  std::deque<Event> events;  // the last ones, oldest first
+};
+
 /// One medium as one rank sees it: makes links, moves what no caller waits for, lets a caller
 /// sleep. Life cycle: create -> address() -> rendezvous -> set_peers() -> link()... -> destruction.
 class Transport {
@@ -151,6 +174,9 @@ class Transport {
   /// What was measured lately of the NICs that this rank's links use, for media that cross hosts.
   /// NICs that have not carried enough to tell are left out.
   virtual std::vector<NicSpeed> speeds() const { return {}; }
+
+  /// What paths do, and what happened to them, for media whose links have several. Any thread.
+  virtual PathReport report() const { return {}; }
 
   /// Makes all calls fail with `why` from now on, promptly. Any thread.
   virtual void abort(const Status& why) = 0;

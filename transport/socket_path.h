@@ -25,6 +25,7 @@ class SocketPath final : public Path {
   double bytes_per_s() override { return bytes_per_s_; }
   Result<size_t> read(std::span<const iovec> ranges) override;
 
+  uint64_t written() const { return written_; }
   const std::string& nic() const { return nic_; }
   const std::string& name() const { return name_; }
   /// What epoll said.

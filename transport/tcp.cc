@@ -35,7 +35,8 @@ constexpr int64_t kStrangerMs = 5000;  // for a hello, from the moment a connect
 constexpr int kStrangersMax = 256;
 constexpr int kComplaintsMax = 8;
 constexpr int64_t kSweepMs = 100;  // how often deadlines of unfinished connections are looked at
-constexpr int64_t kUpkeepNs = 2'000'000;  // how often links over several paths are looked after
+constexpr int64_t kUpkeepNs = 2'000'000;    // how often links over several paths are looked after
+constexpr int64_t kReportNs = 100'000'000;  // how often others are told how paths are
 // A lost lane is tried again after a pause that doubles each time.
 constexpr int64_t kRedialNs = 100'000'000, kRedialNsMax = 2'000'000'000;
 constexpr int64_t kRedialConnectMs = 300;  // for the connection, not for the answer to our hello
@@ -99,6 +100,7 @@ class TcpTransport final : public Transport {
   }
   void wait(int64_t timeout_us) override;
   bool settled() override;
+  PathReport report() const override { return path_log_.report(); }
   std::vector<NicSpeed> speeds() const override { return nics_.speeds(); }
   void wake() override {
     const uint64_t one = 1;
@@ -166,7 +168,9 @@ class TcpTransport final : public Transport {
   std::vector<std::optional<TcpAddress>> peers_;
   std::vector<uint64_t> host_ids_;
   std::map<std::pair<int, int>, Line> lines_;
-  TcpNics nics_;
+  PathLog path_log_;
+  TcpNics nics_{&path_log_};
+  int64_t next_report_ns_ = 0;
   int64_t next_upkeep_ns_ = 0;
   bool several_paths_ = false;   // of some link
   std::deque<Watched> watched_;  // a deque: entries stay in place when one is added
@@ -362,6 +366,11 @@ void TcpTransport::keep_up(int64_t now_ns) {
     }
   }
   nics_.observe(loads, now_ns);
+  if (now_ns < next_report_ns_) return;
+  next_report_ns_ = now_ns + kReportNs;
+  std::vector<PathState> states;
+  for (const auto& [key, line] : lines_) line.link->add_states(&states);
+  path_log_.set(std::move(states));
 }
 
 bool TcpTransport::settled() {

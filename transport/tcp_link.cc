@@ -70,7 +70,7 @@ Result<int> TcpLink::add_socket(int lane, bool home, UniqueFd socket, std::strin
     sender_.add(static_cast<int>(path), paths_[path].socket.get(), home, now);
     receiver_.add(static_cast<int>(path), paths_[path].socket.get());
   }
-  by_lane_[static_cast<size_t>(lane)] = {paths_[path].socket->nic(), true};
+  by_lane_[static_cast<size_t>(lane)] = {paths_[path].socket->nic(), home, true};
   working_++;
   if (first_ns_ == 0) first_ns_ = now;
   alone_ns_ = 0;
@@ -164,6 +164,26 @@ void TcpLink::add_loads(std::vector<NicLoad>* loads) {
     load.bytes_per_s += place.socket->bytes_per_s();
     load.fresh |= place.fresh;
     place.fresh = false;
+  }
+}
+
+void TcpLink::add_states(std::vector<PathState>* states) const {
+  for (int lane = 0; striped() && lane < lanes_; lane++) {
+    const Lane& known = by_lane_[static_cast<size_t>(lane)];
+    if (!known.taken) continue;
+    PathState state{.peer = peer_, .channel = channel_, .nic = known.nic, .far = {}};
+    state.home = known.home;
+    state.what = PathState::What::lost;
+    for (size_t i = 0; i < paths_.size(); i++) {
+      const Place& place = paths_[i];
+      if (!place.socket || place.replaced || place.lane != lane) continue;
+      state.far = place.socket->name().substr(0, place.socket->name().find(','));
+      state.what =
+          sender_.usable(static_cast<int>(i)) ? PathState::What::works : PathState::What::silent;
+      state.bytes_per_s = place.socket->bytes_per_s();
+      state.bytes_sent = place.socket->written();
+    }
+    states->push_back(std::move(state));
   }
 }
 

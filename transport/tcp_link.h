@@ -90,6 +90,9 @@ class TcpLink final : public Link {
   };
   void add_loads(std::vector<NicLoad>* loads);
 
+  /// Adds what its lanes do.
+  void add_states(std::vector<PathState>* states) const;
+
   /// How long a link without any working path waits for one to come back.
   static constexpr int64_t kReunionNs = 10'000'000'000;
   /// How long a link waits for its home path before it begins with others.
@@ -128,7 +131,8 @@ class TcpLink final : public Link {
   int working_ = 0;  // sockets in paths_ that are not replaced
   std::vector<Place> paths_;
   struct Lane {
-    std::string nic;     // ours; empty: not known yet
+    std::string nic;  // ours; empty: not known yet
+    bool home = false;
     bool taken = false;  // had a socket
   };
   std::vector<Lane> by_lane_;

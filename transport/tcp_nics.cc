@@ -48,10 +48,11 @@ void TcpNics::tell(const TcpLink& link, const TcpLink::News& news, int64_t now_n
                                ? fmt::format("has been silent for {:.0f} ms",
                                              static_cast<double>(news.news.silent_ns) / kNsPerMs)
                                : fmt::format("is broken ({})", news.news.why.text());
-  log::warn(
-      "tcp: {}: the path by {} to rank {} ({}) {}: {} KiB of it, and what follows, go by "
-      "other paths",
-      rank_text_, news.nic, link.peer(), news.name, what, news.news.bytes >> 10);
+  std::string text = fmt::format(
+      "the path by {} to rank {} ({}) {}: {} KiB of it, and what follows, go by other paths",
+      news.nic, link.peer(), news.name, what, news.news.bytes >> 10);
+  log::warn("tcp: {}: {}", rank_text_, text);
+  events_->add(std::move(text));
 }
 
 void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns) {
@@ -66,8 +67,10 @@ void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns
           load.bytes_per_s * (sharers == sharers_.end() ? 1 : sharers->second);
     }
     if (state.down_since_ns == 0 || load.missing) continue;
-    log::info("tcp: {}: {} is back after {:.0f} ms", rank_text_, load.nic,
-              static_cast<double>(now_ns - state.down_since_ns) / kNsPerMs);
+    std::string text = fmt::format("{} is back after {:.0f} ms", load.nic,
+                                   static_cast<double>(now_ns - state.down_since_ns) / kNsPerMs);
+    log::info("tcp: {}: {}", rank_text_, text);
+    events_->add(std::move(text));
     state.down_since_ns = 0;
   }
 }

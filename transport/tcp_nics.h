@@ -9,12 +9,15 @@
 #include <string>
 #include <vector>
 
+#include "transport/path_log.h"
 #include "transport/tcp_link.h"
 
 namespace railccl::transport {
 
 class TcpNics {
  public:
+  /// What is told to the log is told to `events`, too.
+  explicit TcpNics(PathLog* events) : events_(events) {}
   /// `ours`: the interfaces of this rank, in order; `peers`: whose NIC each rank's is.
   void set_peers(int rank, const std::vector<std::string>& ours, const Peers& peers);
 
@@ -39,6 +42,7 @@ class TcpNics {
     bool lost = false;             // missing for too long to wait for it
     int64_t down_since_ns = 0;     // 0: it is not
   };
+  PathLog* const events_;
   std::string rank_text_;
   std::vector<std::string> home_;
   std::map<std::string, int> sharers_;  // ranks of this host that own it

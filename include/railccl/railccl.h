@@ -97,6 +97,12 @@ typedef struct railcclMeeting_v1 {
 /* How the ranks of `comm` met. `meeting` must have been set to RAILCCL_MEETING_INITIALIZER. */
 ncclResult_t railcclCommMeeting(ncclComm_t comm, railcclMeeting_t* meeting);
 
+/* What this rank knows of its rails and of its paths to other hosts: which work, what each carries,
+ * what happened to them; JSON text, described in docs/operations.md. Writes at most `size` bytes to
+ * `text`, its end cut off where that is too little, with a zero at the end; `length`, unless null,
+ * gets how long the text is without the zero. Any thread, also while a call is running or hangs. */
+ncclResult_t railcclCommPaths(ncclComm_t comm, char* text, size_t size, size_t* length);
+
 /* ---- Settings --------------------------------------------------------------------------- */
 
 /* One environment variable that the library reads. */

@@ -121,6 +121,20 @@ ncclResult_t railcclCommMeeting(ncclComm_t comm, railcclMeeting_t* meeting) {
   });
 }
 
+ncclResult_t railcclCommPaths(ncclComm_t comm, char* text, size_t size, size_t* length) {
+  return api::call("railcclCommPaths", [&]() -> Status {
+    RAILCCL_CHECK(not_null(text, "text"));
+    if (size == 0) return Status(Code::invalid_argument, "size is 0");
+    RAILCCL_TRY(Use use, Use::of(comm));
+    RAILCCL_TRY(const std::string paths, use.communicator().paths());
+    const size_t written = std::min(size - 1, paths.size());
+    std::memcpy(text, paths.data(), written);
+    text[written] = '\0';
+    if (length != nullptr) *length = paths.size();
+    return ok();
+  });
+}
+
 ncclResult_t railcclGetSettings(const railcclSetting_t** settings, int* count) {
   return api::call("railcclGetSettings", [&]() -> Status {
     RAILCCL_CHECK(not_null(settings, "settings"));

@@ -99,6 +99,9 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   virtual Choice last_choice() const = 0;
   /// Fails before the end of join().
   virtual Result<Joining> joining() const = 0;
+  /// What this rank knows of its rails and paths, as JSON (path_text.h). Any thread, also while an
+  /// operation runs and after a failure.
+  virtual Result<std::string> paths() const = 0;
   /// Seconds that `request` would take by the cost model.
   virtual Result<double> predict(const plan::Request& request) const = 0;
 };

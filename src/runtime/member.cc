@@ -9,6 +9,7 @@
 #include "runtime/cost.h"
 #include "runtime/group.h"
 #include "runtime/pack.h"
+#include "runtime/path_text.h"
 
 namespace railccl::runtime {
 
@@ -416,6 +417,13 @@ Choice Member::last_choice() const {
 Result<Joining> Member::joining() const {
   RAILCCL_CHECK(usable());
   return Joining{joining_s_, parts_.control->traffic()};
+}
+
+Result<std::string> Member::paths() const {
+  const std::shared_ptr<const topology::Topology> topology = this->topology();
+  if (topology == nullptr)
+    return Status(Code::invalid_usage, "{} has not joined its peers", title());
+  return text_of(parts_.wires->report(), *topology, rank());
 }
 
 Result<double> Member::predict(const plan::Request& request) const {

@@ -52,6 +52,7 @@ class Member final : public Communicator {
   void abort(const std::string& why) override;
   Choice last_choice() const override;
   Result<Joining> joining() const override;
+  Result<std::string> paths() const override;
   Result<double> predict(const plan::Request& request) const override;
 
   /// join()'s work. Blocks until all ranks are there, or fails and leaves a failed communicator.

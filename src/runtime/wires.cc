@@ -362,6 +362,16 @@ void Wires::settle(int64_t timeout_ns) {
   }
 }
 
+transport::PathReport Wires::report() const {
+  transport::PathReport all;
+  for (const auto& medium : media_) {
+    transport::PathReport one = medium->report();
+    std::move(one.paths.begin(), one.paths.end(), std::back_inserter(all.paths));
+    std::move(one.events.begin(), one.events.end(), std::back_inserter(all.events));
+  }
+  return all;
+}
+
 std::vector<transport::NicSpeed> Wires::speeds() const {
   std::vector<transport::NicSpeed> all;
   for (const auto& medium : media_)

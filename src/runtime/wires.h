@@ -221,6 +221,8 @@ class Wires {
   Status progress(bool all);
   /// Lets media go on until all that was sent has come across, at most so long.
   void settle(int64_t timeout_ns);
+  /// What the media tell of their paths. Any thread.
+  transport::PathReport report() const;
   /// What the media measured of this rank's NICs, as Transport::speeds.
   std::vector<transport::NicSpeed> speeds() const;
   /// Sleeps until something may have changed, at most `timeout_us`.

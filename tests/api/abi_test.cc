@@ -103,6 +103,7 @@ const char* const kOwnNames[] = {
     "railcclCommLastChoice", "railcclGetSettings",   "railcclCheckEnvironment",
     "railcclRequestCreate",  "railcclRequestStart",  "railcclRequestDestroy",
     "railcclCommMeeting",
+    "railcclCommPaths",
 };
 
 std::string output_of(const std::string& command) {

@@ -88,6 +88,9 @@ TEST(BadInput, NullResults) {
   FAILS(railcclStreamCreate(nullptr), ncclInvalidArgument, "stream is null");
   FAILS(railcclCommLastChoice(comm, nullptr), ncclInvalidArgument, "choice is null");
   FAILS(railcclCommMeeting(comm, nullptr), ncclInvalidArgument, "meeting is null");
+  FAILS(railcclCommPaths(comm, nullptr, 10, nullptr), ncclInvalidArgument, "text is null");
+  char text[1];
+  FAILS(railcclCommPaths(comm, text, 0, nullptr), ncclInvalidArgument, "size is 0");
 }
 
 TEST(BadInput, CountOverflow) {

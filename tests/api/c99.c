@@ -84,6 +84,10 @@ int main(void) {
   CHECK(ncclGroupSimulateEnd(&info) == ncclSuccess && info.estimatedTime >= 0);
   CHECK(railcclCommLastChoice(comm, &choice) == ncclSuccess && choice.algorithm[0] != 0);
   CHECK(railcclCommMeeting(comm, &meeting) == ncclSuccess && meeting.messagesSent == 1);
+  char paths[16];
+  size_t length = 0;
+  CHECK(railcclCommPaths(comm, paths, sizeof paths, &length) == ncclSuccess);
+  CHECK(paths[0] == '{' && paths[15] == 0 && length > sizeof paths);
   CHECK(railcclStreamDestroy(stream) == ncclSuccess);
   CHECK(ncclCommFinalize(comm) == ncclSuccess);
   CHECK(ncclCommDestroy(comm) == ncclSuccess);

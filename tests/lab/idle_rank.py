@@ -2,7 +2,8 @@
 """One rank of idle_test.py: idle_rank.py LIBRARY FOLDER
 
 Rank 0 broadcasts a few bytes, waits until the file FOLDER/go is there, broadcasts again and stays
-away from the library for a while. Everyone prints when the second broadcast was over.
+away from the library for a while; then it writes down what the library says of its paths. Everyone
+prints when the second broadcast was over.
 """
 import ctypes
 import os
@@ -50,6 +51,9 @@ def main():
     print(time.monotonic(), flush=True)
     if rank == 0:
         time.sleep(AWAY_S)
+        text, length = ctypes.create_string_buffer(1 << 16), ctypes.c_size_t()
+        call("railcclCommPaths", comm, text, ctypes.c_size_t(len(text)), ctypes.byref(length))
+        (folder / "paths.json").write_bytes(text.value)
     call("ncclCommFinalize", comm)
     call("ncclCommDestroy", comm)
 

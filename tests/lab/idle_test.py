@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """A path that swallows what a rank sent last before it went computing: the message is sent again by
-another path while that rank is away from the library.
+another path while that rank is away from the library, and the library says what happened to whoever asks.
 
     idle_test.py FOLDER_OF_PROGRAMS
 """
+import json
 import pathlib
 import sys
 import tempfile
@@ -39,6 +40,13 @@ def main():
                  if line.replace(".", "").isdigit()]
         sent, arrived = times[0], max(times)
         assert arrived - sent < LATE_MAX_S, f"it came {arrived - sent:.2f} s late"
+        told = json.loads(pathlib.Path(folder, "paths.json").read_text(encoding="utf-8"))
+        assert told["host"] == one.hostname(0) and len(told["rails"]) == 2, told
+        states = {(path["nic"], path["home"]): path["state"] for path in told["paths"]
+                  if path["peer"] == 2}
+        assert states[("rail0", True)] != "works", told
+        assert states[("rail1", False)] == "works", told
+        assert any("the path by rail0" in event["text"] for event in told["events"]), told
         print(f"it came {1e3 * (arrived - sent):.0f} ms after the sender had left")
 
 

@@ -74,10 +74,20 @@ ${rows}  };
 ")
 endfunction()
 
+# railccl_unhurried(FILE...): sources of this folder that parse options and print, once per run:
+# optimized, the templates of CLI11 take twice as long to compile.
+function(railccl_unhurried)
+  set(level -O1)
+  if(RAILCCL_PCH)
+    set(level -O0)
+  endif()
+  set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS ${level})
+endfunction()
+
 # railccl_precompile(KIND TARGET...): with RAILCCL_PCH the targets take their standard and test
-# headers from one precompiled header per KIND: rooms, or programs (tests, with GoogleTest). The
-# release configuration goes without, so that every file is also compiled with nothing but its own
-# includes.
+# headers from one precompiled header per KIND: rooms, or programs (tests, with GoogleTest), whose
+# own code is then not optimized. The release configuration goes without, so that every file is also
+# compiled with nothing but its own includes.
 function(railccl_precompile kind)
   if(NOT RAILCCL_PCH)
     return()
@@ -94,11 +104,15 @@ function(railccl_precompile kind)
       add_executable(${owner} EXCLUDE_FROM_ALL ${CMAKE_BINARY_DIR}/${owner}.cc)
       list(APPEND headers <filesystem> <fstream> <sstream> <gmock/gmock.h> <gtest/gtest.h>)
       target_link_libraries(${owner} PRIVATE GTest::gmock GTest::gtest)
+      target_compile_options(${owner} PRIVATE -O0)
     endif()
     target_link_libraries(${owner} PRIVATE fmt::fmt railccl_options)
     target_precompile_headers(${owner} PRIVATE ${headers})
   endif()
   foreach(target ${ARGN})
     target_precompile_headers(${target} REUSE_FROM ${owner})
+    if(kind STREQUAL "programs")
+      target_compile_options(${target} PRIVATE -O0)
+    endif()
   endforeach()
 endfunction()

@@ -70,7 +70,7 @@ plan::CheckReport prove(const Algorithm& algorithm, const std::string& name,
 
 TEST(Domains, AreRightForAnyNumberOfRanks) {
   for (const int domains : {2, 4, 8}) {
-    for (int p = domains + 1; p <= 64; p++) {
+    for (int p = domains + 1; p <= 64; p += test::by_build(1, 7, 7)) {
       const std::string name = fmt::format("ranks={},numas={},nics=3", p, domains);
       const Topology topology = made(name);
       ASSERT_TRUE(has_domains(topology)) << name;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "algorithms/algorithm.h"
+#include "build_kind.h"
 #include "plan/checker.h"
 #include "topology/topology.h"
 

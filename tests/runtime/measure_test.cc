@@ -169,6 +169,7 @@ class Cache : public testing::Test {
 };
 
 TEST_F(Cache, IsWrittenOnceAndReadAfterwards) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   const HostSpeeds first = find(settings());
   EXPECT_THAT(first.source, HasSubstr("measured now, kept in " + folder_.string()));
   expect_plausible(first.speeds);
@@ -226,6 +227,7 @@ TEST(CacheText, NonsenseIsRefused) {
 }
 
 TEST_F(Cache, OnlyWhatCanBeTrustedIsBelieved) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   write_good();
   ASSERT_TRUE(believed());
   write("{}");
@@ -255,6 +257,7 @@ TEST_F(Cache, OnlyWhatCanBeTrustedIsBelieved) {
 }
 
 TEST_F(Cache, AFolderThatIsNotOursAloneIsNotUsed) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   write_good();
   fs::permissions(folder_ / "railccl", fs::perms::others_write, fs::perm_options::add);
   const HostSpeeds open = find(settings());
@@ -267,6 +270,7 @@ TEST_F(Cache, AFolderThatIsNotOursAloneIsNotUsed) {
 }
 
 TEST_F(Cache, WithoutAFolderTheMeasurementIsQuickAndForThisProcess) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   const HostSpeeds none = find(settings_with({"RAILCCL_MEASURE=auto"}));
   EXPECT_THAT(none.source, HasSubstr("neither XDG_CACHE_HOME nor HOME"));
   EXPECT_TRUE(none.speeds.known());

@@ -32,11 +32,7 @@ using runtime::Execution;
 using runtime::Outcome;
 using runtime::Wires;
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr int kShare = 4;  // of what a release build does, a fourth
-#else
-constexpr int kShare = 1;
-#endif
+constexpr int kShare = by_build(1, 4, 4);  // of what a release build does, a fourth
 
 /// Which ranks run strips.
 enum class Who { all, none, some };

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/random.h"
+#include "build_kind.h"
 #include "kernels/kernels.h"
 #include "plan/plan.h"
 

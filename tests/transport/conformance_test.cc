@@ -11,13 +11,7 @@
 namespace railccl::transport {
 namespace {
 
-#ifdef __SANITIZE_THREAD__
-constexpr int kScale = 8;  // ThreadSanitizer sees every byte of the patterns
-#elif defined(__SANITIZE_ADDRESS__)
-constexpr int kScale = 2;
-#else
-constexpr int kScale = 1;
-#endif
+constexpr int kScale = test::by_build(1, 2, 8);  // ThreadSanitizer sees every byte of the patterns
 
 struct Medium {
   std::string name;

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "build_kind.h"
 #include "transport/registry.h"
 
 namespace railccl::transport {

@@ -14,6 +14,8 @@
 #include <unordered_set>
 #include <vector>
 
+#include "build_kind.h"
+
 namespace railccl::transport {
 namespace {
 
@@ -365,11 +367,7 @@ std::string explore(const Variant& variant, size_t* states = nullptr) {
 }
 
 class LaneModel : public ::testing::Test {
-  void SetUp() override {
-#if defined(__SANITIZE_THREAD__)
-    GTEST_SKIP() << "the model has one thread: no races to look for";
-#endif
-  }
+  void SetUp() override { RAILCCL_SKIP_WITHOUT_THREADS(); }
 };
 
 TEST_F(LaneModel, NoInterleavingOnX86IsFaulty) {

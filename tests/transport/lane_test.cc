@@ -16,6 +16,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "build_kind.h"
 
 namespace railccl::transport {
 namespace {
@@ -308,11 +309,7 @@ int converse(Shared& shared, int rank, uint64_t messages, const Manners& manners
   return lane.arrived() ? 4 : 0;
 }
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr uint64_t kMany = 200'000;
-#else
-constexpr uint64_t kMany = 1'000'000;
-#endif
+constexpr uint64_t kMany = test::by_build(1'000'000, 200'000, 200'000);
 
 void converse_by_threads(uint64_t messages, const Manners& one, const Manners& two) {
   SharedMemory shared;

@@ -69,6 +69,7 @@ Outcome run(uint64_t seed, int ranks, const Options& options, uint64_t bytes) {
 }
 
 TEST(Simulated, AHundredSeedsDeliverEverything) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   for (uint64_t seed = 0; seed < 100; seed++) {
     const int ranks = 2 + static_cast<int>(seed % 3);
     const Outcome result = run(seed, ranks, Options::drawn(seed), 3'000);
@@ -131,6 +132,7 @@ TEST(Simulated, WhatIsUnderWayWhenALinkIsLostIsLost) {
 }
 
 TEST(Simulated, ALostLinkFailsOnBothSidesAndOnlyThere) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   for (uint64_t seed = 0; seed < 30; seed++) {
     Options options = Options::drawn(seed);
     options.losses = {{2, 1, static_cast<int64_t>(seed * 2000)}};

@@ -1,7 +1,6 @@
 // Measure: buffers with known contents, the timed loop, verification, the ranks' common row.
 #include "measure.h"
 
-#include <railccl/railccl.h>
 #include <time.h>
 
 #include <algorithm>
@@ -295,6 +294,16 @@ void Bench::call(const Case& what, ncclRedOp_t op, std::byte* send, std::byte* r
   must(result, name_of(options_.kind.collective), rank_, comm_);
 }
 
+railcclProof_t Bench::prove(const Case& what, ncclRedOp_t op, bool open) {
+  static_assert(static_cast<int>(Collective::scatter) == railcclScatter);
+  railcclProof_t proof = RAILCCL_PROOF_INITIALIZER;
+  must(railcclCommProve(static_cast<railcclCollective_t>(options_.kind.collective), what.count,
+                        static_cast<ncclDataType_t>(what.type), op, what.root, what.in_place, open,
+                        comm_, &proof),
+       "railcclCommProve", rank_, comm_);
+  return proof;
+}
+
 Row Bench::measure(const Case& what) {
   const size_t element = size_of(what.type);
   const auto slots = static_cast<size_t>(options_.aggregate);
@@ -370,9 +379,12 @@ Row Bench::measure(const Case& what) {
     if (options_.each || i + 1 == options_.warmup + options_.iterations) count_wrong();
   }
   must(railcclCommLastChoice(comm_, &choice), "railcclCommLastChoice", rank_, comm_);
+  Row row;
+  // The others wait in their next call.
+  if (options_.prove && rank_ == 0)
+    row.proof = prove(what, op, std::strcmp(choice.algorithm, "open") == 0);
   if (own_op) must(ncclRedOpDestroy(op, comm_), "ncclRedOpDestroy", rank_, comm_);
 
-  Row row;
   row.what = what;
   row.time_us = over_ranks(everyones(median(times)), options_.average);
   row.time_min_us = everyones(*std::min_element(times.begin(), times.end()))[0];

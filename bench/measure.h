@@ -2,8 +2,10 @@
 #pragma once
 
 #include <nccl.h>
+#include <railccl/railccl.h>
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,7 +34,8 @@ struct Row {
   std::string algorithm;
   std::string transport;
   int channels = 0;
-  double bound_us = 0;  // no algorithm can be faster on the topology as known
+  double bound_us = 0;                  // no algorithm can be faster on the topology as known
+  std::optional<railcclProof_t> proof;  // on rank 0, with Options::prove
   // Of each iteration on rank 0, with Options::each; starts by the machine's monotonic clock.
   std::vector<double> times_us, starts_us;
 };
@@ -59,6 +62,7 @@ class Bench {
   void barrier();
   void call(const Case& what, ncclRedOp_t op, std::byte* send, std::byte* recv);
   std::vector<double> everyones(double mine);
+  railcclProof_t prove(const Case& what, ncclRedOp_t op, bool open);
 
   const Options& options_;
   ncclComm_t comm_;

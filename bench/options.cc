@@ -126,6 +126,8 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
       ->check(CLI::IsMember({"shm", "tcp"}));
   app.add_flag("--each", options->each,
                "verify every iteration, not only the last; JSON rows tell start and time of each");
+  app.add_flag("--prove", options->prove,
+               "prove each row's plan: all contributions once, no deadlock; bytes by rail");
   app.add_flag("--json", options->json, "one JSON object per row on standard output");
   app.add_flag("--quiet", options->quiet, "no progress line");
   for (const Kind& kind : kinds())
@@ -163,6 +165,10 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
   if (options->max_bytes < options->min_bytes) options->max_bytes = options->min_bytes;
   if (options->factor == 0 && options->step_bytes == 0 && options->max_bytes > options->min_bytes) {
     std::cerr << "railccl-bench: give -f or a positive -i to get from -b to -e\n";
+    return false;
+  }
+  if (options->prove && (options->init || options->kind.send_recv)) {
+    std::cerr << "railccl-bench: --prove: only collectives have plans\n";
     return false;
   }
   if (options->init && app.count("--iters") == 0) options->iterations = 3;

@@ -40,6 +40,7 @@ struct Options {
   std::vector<int> roots{0};  // -1 inside: all ranks, resolved by the driver
   bool json = false;
   bool each = false;   // iteration is verified, and its time is in JSON rows
+  bool prove = false;  // the checker's word on each row's plan
   bool quiet = false;  // no progress line
 };
 

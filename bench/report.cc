@@ -3,6 +3,8 @@
 
 #include <unistd.h>
 
+#include <algorithm>
+#include <iterator>
 #include <nlohmann/json.hpp>
 
 namespace railccl::bench {
@@ -20,6 +22,34 @@ void print_half(const Row* row) {
   } else {
     std::printf("%5lld", static_cast<long long>(row->wrong));
   }
+}
+
+int rails_of(const railcclProof_t& proof) {
+  return std::min(proof.rails, static_cast<int>(std::size(proof.bytesOfRail)));
+}
+
+void print_proof(const Row& row) {
+  const railcclProof_t& proof = *row.proof;
+  std::printf(
+      "# %s proven%s: every contribution once, no deadlock; rounds %llu, messages %llu, "
+      "bytes %llu; between hosts %llu, across rails %llu",
+      proof.algorithm, row.what.in_place ? " in place" : "", proof.rounds, proof.messages,
+      proof.bytes, proof.bytesBetweenHosts, proof.bytesAcrossRails);
+  for (int rail = 0; rail < rails_of(proof); rail++)
+    std::printf(", rail %d %llu", rail, proof.bytesOfRail[rail]);
+  std::printf("\n");
+}
+
+nlohmann::ordered_json json_of(const railcclProof_t& proof) {
+  const std::vector<unsigned long long> rails(proof.bytesOfRail,
+                                              proof.bytesOfRail + rails_of(proof));
+  return {{"algorithm", proof.algorithm},
+          {"rounds", proof.rounds},
+          {"messages", proof.messages},
+          {"bytes", proof.bytes},
+          {"bytes_between_hosts", proof.bytesBetweenHosts},
+          {"bytes_across_rails", proof.bytesAcrossRails},
+          {"bytes_of_rails", rails}};
 }
 
 }  // namespace
@@ -62,6 +92,8 @@ void Report::rows(const Row& out_of_place, const Row* in_place) {
   if (out_of_place.bound_us > 0 && out_of_place.time_us > 0)
     std::printf(" %.0f%% of bound", 100 * out_of_place.bound_us / out_of_place.time_us);
   std::printf("\n");
+  for (const Row* row : {&out_of_place, in_place})
+    if (row != nullptr && row->proof) print_proof(*row);
   std::fflush(stdout);
 }
 
@@ -83,6 +115,7 @@ void Report::json(const Row& row) {
                                  {"transport", row.transport},
                                  {"channels", row.channels},
                                  {"bound_us", row.bound_us}};
+  if (row.proof) line["proof"] = json_of(*row.proof);
   if (!row.times_us.empty()) {
     line["times_us"] = row.times_us;
     line["starts_us"] = row.starts_us;

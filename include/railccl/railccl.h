@@ -103,6 +103,35 @@ ncclResult_t railcclCommMeeting(ncclComm_t comm, railcclMeeting_t* meeting);
  * gets how long the text is without the zero. Any thread, also while a call is running or hangs. */
 ncclResult_t railcclCommPaths(ncclComm_t comm, char* text, size_t size, size_t* length);
 
+/* ---- What is proven --------------------------------------------------------------------- */
+
+typedef struct railcclProof_v1 {
+  size_t size;                          /* identifies the layout: leave it alone */
+  char algorithm[32];                   /* that was proven */
+  unsigned long long rounds;            /* longest chain of messages that wait for each other */
+  unsigned long long messages;          /* of all ranks, signals included */
+  unsigned long long bytes;             /* of data in all messages */
+  unsigned long long bytesBetweenHosts; /* of these */
+  unsigned long long bytesAcrossRails;  /* of these, from one rail to another, over the spine */
+  int rails;
+  unsigned long long bytesOfRail[64]; /* between hosts along each rail; the last: and all further */
+} railcclProof_t;
+#define RAILCCL_PROOF_INITIALIZER                       \
+  {                                                     \
+    sizeof(railcclProof_t), "", 0, 0, 0, 0, 0, 0, { 0 } \
+  }
+
+/* Makes the plan that all ranks would follow in such a call, on the rails as the ranks see them
+ * now, and runs their programs together on symbols instead of numbers. ncclSuccess means: however
+ * fast each rank and message is, every element of every output gets each contribution that it must
+ * have exactly once, nothing waits for ever, and no two accesses race; `proof` tells what is moved.
+ * Else the text says where the plan is wrong. `open`: as for buffers that all ranks can reach.
+ * Concerns this rank only; takes as long as many calls. `proof` must have been set to
+ * RAILCCL_PROOF_INITIALIZER. */
+ncclResult_t railcclCommProve(railcclCollective_t collective, size_t count, ncclDataType_t datatype,
+                              ncclRedOp_t op, int root, int inPlace, int open, ncclComm_t comm,
+                              railcclProof_t* proof);
+
 /* ---- Settings --------------------------------------------------------------------------- */
 
 /* One environment variable that the library reads. */

@@ -126,9 +126,33 @@ kernels::Scale factor_from(const void* scalar, Datatype type) {
   return factor;
 }
 
-Status collective_call(const Arguments& arguments, ncclComm& comm, Call* call) {
+Result<Collective> collective_from(railcclCollective_t collective) {
+  switch (collective) {
+    case railcclAllReduce:
+      return Collective::all_reduce;
+    case railcclReduceScatter:
+      return Collective::reduce_scatter;
+    case railcclAllGather:
+      return Collective::all_gather;
+    case railcclBroadcast:
+      return Collective::broadcast;
+    case railcclReduce:
+      return Collective::reduce;
+    case railcclAlltoAll:
+      return Collective::all_to_all;
+    case railcclGather:
+      return Collective::gather;
+    case railcclScatter:
+      return Collective::scatter;
+    case railcclNumCollectives:
+      break;
+  }
+  return Status(Code::invalid_argument, "{} is no collective", static_cast<int>(collective));
+}
+
+Status call_without_buffers(const Arguments& arguments, ncclComm& comm, Call* call) {
   const runtime::Communicator& communicator = *comm.communicator;
-  const int ranks = communicator.size(), rank = communicator.rank();
+  const int ranks = communicator.size();
   if (communicator.in_progress() && ranks == 0)
     return Status(Code::invalid_usage, "the communicator is still being made");
   *call = Call();
@@ -143,7 +167,13 @@ Status collective_call(const Arguments& arguments, ncclComm& comm, Call* call) {
     request.root = arguments.root;
   }
   request.count = arguments.count;
-  RAILCCL_CHECK(check_count(arguments.count, request.datatype, ranks));
+  return check_count(arguments.count, request.datatype, ranks);
+}
+
+Status collective_call(const Arguments& arguments, ncclComm& comm, Call* call) {
+  RAILCCL_CHECK(call_without_buffers(arguments, comm, call));
+  const int ranks = comm.communicator->size(), rank = comm.communicator->rank();
+  Request& request = call->request;
   const bool both = plan::input_elements(request, ranks, rank) > 0 &&
                     plan::output_elements(request, ranks, rank) > 0;
   request.in_place = both && in_place(request, rank, reinterpret_cast<uintptr_t>(arguments.input),

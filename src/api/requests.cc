@@ -59,30 +59,6 @@ Status check_alive(railcclRequest_t request) {
   return Status(Code::invalid_argument, "the request was destroyed");
 }
 
-Result<Collective> collective_from(railcclCollective_t collective) {
-  switch (collective) {
-    case railcclAllReduce:
-      return Collective::all_reduce;
-    case railcclReduceScatter:
-      return Collective::reduce_scatter;
-    case railcclAllGather:
-      return Collective::all_gather;
-    case railcclBroadcast:
-      return Collective::broadcast;
-    case railcclReduce:
-      return Collective::reduce;
-    case railcclAlltoAll:
-      return Collective::all_to_all;
-    case railcclGather:
-      return Collective::gather;
-    case railcclScatter:
-      return Collective::scatter;
-    case railcclNumCollectives:
-      break;
-  }
-  return Status(Code::invalid_argument, "{} is no collective", static_cast<int>(collective));
-}
-
 }  // namespace
 
 extern "C" {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/settings.h"
 #include "base/status.h"
@@ -59,6 +60,17 @@ struct Joining {
   Traffic traffic;     // out of band, until now
 };
 
+/// What the programs of all ranks for one request were proven to do together.
+struct Proof {
+  std::string algorithm;
+  uint64_t rounds = 0;    // longest chain of messages that wait for each other
+  uint64_t messages = 0;  // signals included
+  uint64_t bytes = 0;
+  uint64_t bytes_between_hosts = 0;
+  uint64_t bytes_across_rails = 0;      // between hosts, from one rail to another
+  std::vector<uint64_t> bytes_of_rail;  // between hosts, along each rail
+};
+
 class Communicator : public std::enable_shared_from_this<Communicator> {
  public:
   static Result<std::shared_ptr<Communicator>> join(const UniqueId& id, int rank, int ranks,
@@ -102,6 +114,9 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   /// What this rank knows of its rails and paths, as JSON (path_text.h). Any thread, also while an
   /// operation runs and after a failure.
   virtual Result<std::string> paths() const = 0;
+  /// Proves the plan that `request` would get now; `open`: for buffers that all ranks can reach.
+  /// Fails where it is wrong. Takes as long as many operations.
+  virtual Result<Proof> prove(const plan::Request& request, bool open) const = 0;
   /// Seconds that `request` would take by the cost model.
   virtual Result<double> predict(const plan::Request& request) const = 0;
 };

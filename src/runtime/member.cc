@@ -4,12 +4,12 @@
 #include <algorithm>
 
 #include "base/log.h"
-#include "plan/checker.h"
 #include "runtime/batch.h"
 #include "runtime/cost.h"
 #include "runtime/group.h"
 #include "runtime/pack.h"
 #include "runtime/path_text.h"
+#include "runtime/prove.h"
 
 namespace railccl::runtime {
 
@@ -322,7 +322,7 @@ Result<ReadyPlan*> Member::plan_for(const plan::Request& request, bool open) {
   if (ReadyPlan* ready = plans.find(request)) return ready;
   const topology::Topology& topology = *topology_;
   RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, topology, open));
-  if (settings_.check_plans) RAILCCL_CHECK(check_plan(chosen, request, open));
+  if (settings_.check_plans) RAILCCL_CHECK(runtime::prove(chosen, request, topology).status());
   auto program = chosen.algorithm->build(request, topology, chosen.tuning, rank());
   if (!program.is_ok())
     // Not in step: another rank may have been able to.
@@ -365,29 +365,6 @@ void Member::weighed() {
   topology_ = std::move(now);
 }
 
-/// Builds the plan of every rank and proves it right, for RAILCCL_CHECK_PLANS.
-Status Member::check_plan(const Chosen& chosen, const plan::Request& request, bool open) const {
-  plan::CheckOptions options;
-  const topology::Topology& topology = *topology_;
-  options.load_store = [&](int reader, int owner, plan::Buffer buffer) {
-    return (open || buffer == plan::Buffer::scratch) && topology.path(reader, owner).same_host;
-  };
-  options.all_entered = open;
-  for (const topology::Rank& rank : topology.ranks()) {
-    options.host_of.push_back(rank.host);
-    options.rail_of.push_back(rank.rail);
-  }
-  const auto report = plan::check(
-      request, topology.size(),
-      [&](int rank) { return chosen.algorithm->build(request, topology, chosen.tuning, rank); },
-      options);
-  if (report.is_ok()) return ok();
-  return report.status()
-      .widen(Scope::communicator)
-      .context("algorithm {} made a wrong plan for {}", chosen.algorithm->name,
-               plan::text_of(request));
-}
-
 void Member::note_choice(const ReadyPlan& plan) {
   constexpr auto relaxed = std::memory_order_relaxed;
   last_media_.store(plan.execution->media(), relaxed);
@@ -424,6 +401,13 @@ Result<std::string> Member::paths() const {
   if (topology == nullptr)
     return Status(Code::invalid_usage, "{} has not joined its peers", title());
   return text_of(parts_.wires->report(), *topology, rank());
+}
+
+Result<Proof> Member::prove(const plan::Request& request, bool open) const {
+  RAILCCL_CHECK(usable());
+  const auto topology = this->topology();
+  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, *topology, open));
+  return runtime::prove(chosen, request, *topology);
 }
 
 Result<double> Member::predict(const plan::Request& request) const {

@@ -53,6 +53,7 @@ class Member final : public Communicator {
   Choice last_choice() const override;
   Result<Joining> joining() const override;
   Result<std::string> paths() const override;
+  Result<Proof> prove(const plan::Request& request, bool open) const override;
   Result<double> predict(const plan::Request& request) const override;
 
   /// join()'s work. Blocks until all ranks are there, or fails and leaves a failed communicator.
@@ -118,7 +119,6 @@ class Member final : public Communicator {
   Status finalize_now(uint64_t ticket);
   Status split_now(int color, int key, Member& child);
   Result<ReadyPlan*> weighing_due(const plan::Request& request);
-  Status check_plan(const Chosen& chosen, const plan::Request& request, bool open) const;
 
   std::atomic<int> rank_;
   std::atomic<int> ranks_;

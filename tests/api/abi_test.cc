@@ -102,7 +102,7 @@ const char* const kOwnNames[] = {
     "railcclStreamQuery",    "railcclStreamDestroy", "railcclGetUniqueIdAt",
     "railcclCommLastChoice", "railcclGetSettings",   "railcclCheckEnvironment",
     "railcclRequestCreate",  "railcclRequestStart",  "railcclRequestDestroy",
-    "railcclCommMeeting",    "railcclCommPaths",
+    "railcclCommMeeting",    "railcclCommPaths",     "railcclCommProve",
 };
 
 std::string output_of(const std::string& command) {

@@ -43,7 +43,7 @@ def mend(one):
         one.link(host, rail, "mend")
 
 
-def survives(one, program, what, script, size="2M", iterations="40"):
+def survives(one, program, what, script, size="2M", iterations="20"):
     words = [program, "all_reduce", "-b", size, "-e", size, "-n", iterations, "-w", "1", "--each",
              "--json", "-T", "60"]
     faults = threading.Thread(target=play, args=(one, script))
@@ -72,10 +72,10 @@ def main():
     program = f"{sys.argv[1]}/railccl-bench"
     with lab.Lab.up(lab.Shape(3, RAILS)) as one:
         outputs = survives(one, program, "a silent link",
-                           [(0.3, 1, 0, "silent"), (1.5, 1, 0, "mend")])
+                           [(0.3, 1, 0, "silent"), (1.2, 1, 0, "mend")])
         assert re.search(r"path by rail0 to rank \d .* silent for \d+ ms", "\n".join(outputs))
-        survives(one, program, "a cable out", [(0.2, 0, 1, "down"), (1.5, 0, 1, "mend")])
-        flaps = [(0.1 + 0.25 * i, 2, 1, "mend" if i % 2 else "silent") for i in range(12)]
+        survives(one, program, "a cable out", [(0.2, 0, 1, "down"), (1.2, 0, 1, "mend")])
+        flaps = [(0.1 + 0.25 * i, 2, 1, "mend" if i % 2 else "silent") for i in range(8)]
         survives(one, program, "a link that flaps", flaps)
         survives(one, program, "all rails but one lost, one after the other",
                  [(0.2, None, 0, "silent"), (0.8, None, 2, "down")])

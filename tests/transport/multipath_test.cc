@@ -266,6 +266,7 @@ TEST(Multipath, EveryByteComesOnceWhateverPathsDo) {
 }
 
 TEST(Multipath, SparePathsRestWhileAHomePathWorks) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   Stream stream(3);
   const int home = stream.add(50e6, kMs, true);
   const int spare = stream.add(500e6, 0, false);
@@ -276,6 +277,7 @@ TEST(Multipath, SparePathsRestWhileAHomePathWorks) {
 }
 
 TEST(Multipath, PathsCarryByTheirSpeedAndTheSlowOneDoesNotHoldUpTheRest) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   Stream stream(4);
   const int fast = stream.add(100e6, 0, true);
   const int slow = stream.add(10e6, 0, true);
@@ -293,6 +295,7 @@ TEST(Multipath, PathsCarryByTheirSpeedAndTheSlowOneDoesNotHoldUpTheRest) {
 // The stream stands still for as long as it takes to be sure, not longer; then the spare path has
 // everything; and the home path is used again once it speaks.
 TEST(Multipath, ASilentPathIsLeftAndTakenBack) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   Stream stream(5);
   stream.receiver_rests = 0;
   const int home = stream.add(100e6, 100'000, true);
@@ -319,6 +322,7 @@ TEST(Multipath, ASilentPathIsLeftAndTakenBack) {
 
 // A receiver that does not read makes no path silent.
 TEST(Multipath, ASlowReceiverIsNoFailure) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   Stream stream(6);
   stream.add(100e6, 0, true);
   stream.add(100e6, 0, false);
@@ -328,6 +332,7 @@ TEST(Multipath, ASlowReceiverIsNoFailure) {
 }
 
 TEST(Multipath, FramesThatMakeNoSenseEndTheLink) {
+  RAILCCL_SKIP_WITHOUT_THREADS();
   int64_t now = 0;
   const auto fetch = [&](const TcpFrameBytes& frame) {
     SimulatedPath path(&now, 1e9, 0);

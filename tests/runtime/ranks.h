@@ -2,31 +2,17 @@
 #pragma once
 
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 
 #include <functional>
 #include <thread>
 #include <vector>
 
 #include "base/clock.h"
-#include "base/owners.h"
+#include "free_port.h"
 #include "runtime/communicator.h"
 #include "values.h"
 
 namespace railccl::test {
-
-/// A port that nobody uses now: tests of several checkouts may run at once.
-inline uint16_t free_port() {
-  UniqueFd probe(socket(AF_INET, SOCK_STREAM, 0));
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t size = sizeof address;
-  EXPECT_EQ(bind(probe.get(), reinterpret_cast<sockaddr*>(&address), size), 0);
-  EXPECT_EQ(getsockname(probe.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
-  return ntohs(address.sin_port);
-}
 
 using runtime::Call;
 using runtime::Communicator;

@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "base/random.h"
+#include "free_port.h"
 #include "runtime/rank_list.h"
 #include "runtime/rendezvous_wire.h"
 #include "runtime/sockets.h"
@@ -18,6 +19,7 @@
 namespace railccl::runtime {
 namespace {
 
+using test::free_port;
 using ::testing::HasSubstr;
 
 Settings quick(int64_t timeout_ms = 20000) {
@@ -64,11 +66,6 @@ void exchange_texts(std::vector<Result<std::unique_ptr<Meeting>>>& meetings, siz
     });
   }
   for (std::thread& thread : threads) thread.join();
-}
-
-uint16_t free_port() {
-  auto listener = listen_on(0, Settings());
-  return *port_of(*listener);
 }
 
 UniqueFd stranger_at(const UniqueId& id) {

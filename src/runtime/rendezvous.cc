@@ -43,23 +43,23 @@ Identity at_place(const std::string& host, uint16_t port, const std::string& sec
 
 /// The port may still belong to an earlier meeting at the same place that is just ending.
 Result<UniqueFd> listen_patiently(uint16_t port, const Settings& settings,
-                                  const Patience& patience) {
+                                  const WaitLimit& wait_limit) {
   while (true) {
     auto listener = listen_on(port, settings);
     if (listener.is_ok()) return listener;
-    const Status waited = patience.sleep_ms(20);
+    const Status waited = wait_limit.sleep_ms(20);
     if (!waited.is_ok()) return listener.status();
   }
 }
 
 Result<std::vector<Endpoint>> endpoints_of(const Identity& identity, int rank,
-                                           const Settings& settings, const Patience& patience) {
+                                           const Settings& settings, const WaitLimit& wait_limit) {
   if (identity.server == Identity::Server::maker) return parse_endpoints(identity.place);
   RAILCCL_TRY(const auto place, split_host_port(identity.place));
   if (rank == 0) {  // serves itself, whatever the host's name means here
     return parse_endpoints(fmt::format("127.0.0.1:{0},[::1]:{0}", place.second));
   }
-  const Patience looking = patience.at_most_ms(kLookUpMs);
+  const WaitLimit looking = wait_limit.at_most_ms(kLookUpMs);
   while (true) {  // names of freshly started containers appear late
     auto endpoints = resolve(place.first, place.second, settings);
     if (endpoints.is_ok()) return endpoints;
@@ -69,22 +69,23 @@ Result<std::vector<Endpoint>> endpoints_of(const Identity& identity, int rank,
 
 /// Connects to one of `endpoints`, trying all in turn.
 Result<UniqueFd> reach(const std::vector<Endpoint>& endpoints, bool listens_already,
-                       const Patience& patience) {
+                       const WaitLimit& wait_limit) {
   int pause_ms = 2;
   const Deadline hopeless = Deadline::after_ms(kRefusedMs);
   for (int64_t attempt_ms = 500;; attempt_ms *= 2) {
     Status last;
     bool all_refused = true;
     for (const Endpoint& endpoint : endpoints) {
-      auto socket = connect_to(endpoint, patience.at_most_ms(std::min<int64_t>(attempt_ms, 8000)));
+      auto socket =
+          connect_to(endpoint, wait_limit.at_most_ms(std::min<int64_t>(attempt_ms, 8000)));
       if (socket.is_ok()) return socket;
       last = socket.status();
       all_refused = all_refused && last.code() == Code::system;
-      if (const Status patient = patience.check(); !patient.is_ok())
+      if (const Status patient = wait_limit.check(); !patient.is_ok())
         return patient.code() == Code::aborted ? patient : last;
     }
     if (listens_already && all_refused && hopeless.passed()) return last;
-    const Status waited = patience.sleep_ms(pause_ms);
+    const Status waited = wait_limit.sleep_ms(pause_ms);
     if (!waited.is_ok()) return waited.code() == Code::aborted ? waited : last;
     pause_ms = std::min(2 * pause_ms, 200);
   }
@@ -93,15 +94,15 @@ Result<UniqueFd> reach(const std::vector<Endpoint>& endpoints, bool listens_alre
 /// Hello and reply; again from the start when the connection ends without an answer, which is what
 /// a place in the backlog of a meeting that just ended looks like.
 Result<Reply> ask_root(const Identity& identity, const Hello& hello, const Settings& settings,
-                       const Patience& patience, Traffic* traffic) {
+                       const WaitLimit& wait_limit, Traffic* traffic) {
   RAILCCL_TRY(const std::vector<Endpoint> endpoints,
-              endpoints_of(identity, hello.rank, settings, patience));
+              endpoints_of(identity, hello.rank, settings, wait_limit));
   const bool listens_already = identity.server == Identity::Server::maker;
   // The root's deadline is this rank's or earlier, and its answer names the missing ranks: so the
   // wait for the answer is a little longer.
-  const Patience waiting{Deadline::after_ms(hello.timeout_ms + 2000), patience.cancel};
+  const WaitLimit waiting{Deadline::after_ms(hello.timeout_ms + 2000), wait_limit.cancel};
   while (true) {
-    auto socket = reach(endpoints, listens_already, patience);
+    auto socket = reach(endpoints, listens_already, wait_limit);
     if (!socket.is_ok()) {
       if (socket.status().code() == Code::aborted) return socket.status();
       return Status(socket.status().code() == Code::timeout ? Code::timeout : Code::remote,
@@ -122,27 +123,27 @@ Result<Reply> ask_root(const Identity& identity, const Hello& hello, const Setti
       return reply;
     }
     if (answer.status().code() == Code::aborted) return answer.status();
-    if (patience.deadline.passed() || answer.status().code() == Code::timeout)
+    if (wait_limit.deadline.passed() || answer.status().code() == Code::timeout)
       return Status(Code::timeout, Scope::communicator,
                     "rendezvous: rank {} of {} got no answer from {} in {} ms: {}", hello.rank,
                     hello.ranks, identity.place, hello.timeout_ms, answer.status().text());
-    RAILCCL_CHECK(patience.sleep_ms(20));
+    RAILCCL_CHECK(wait_limit.sleep_ms(20));
   }
 }
 
 /// Opens the edges of the tree: to the parent, and from the children.
 Result<std::vector<Neighbour>> build_tree(uint64_t job, int rank, int ranks,
                                           const std::string& parent_address, UniqueFd listener,
-                                          const Patience& patience, Traffic* traffic) {
+                                          const WaitLimit& wait_limit, Traffic* traffic) {
   std::vector<Neighbour> neighbours;
   if (const int parent = tree_parent(rank); parent >= 0) {
     RAILCCL_TRY(const std::vector<Endpoint> endpoints, parse_endpoints(parent_address));
-    auto socket = reach(endpoints, true, patience);
+    auto socket = reach(endpoints, true, wait_limit);
     if (!socket.is_ok())
       return Status(socket.status().code() == Code::aborted ? Code::aborted : Code::remote,
                     Scope::communicator, "rendezvous: rank {} cannot reach rank {} at {}: {}", rank,
                     parent, parent_address, socket.status().text());
-    RAILCCL_CHECK(send_frame(*socket, encode(Knock{job, rank}), patience)
+    RAILCCL_CHECK(send_frame(*socket, encode(Knock{job, rank}), wait_limit)
                       .context("rendezvous: rank {} to rank {}", rank, parent));
     traffic->sent++;
     neighbours.push_back({parent, std::move(socket).value()});
@@ -152,13 +153,13 @@ Result<std::vector<Neighbour>> build_tree(uint64_t job, int rank, int ranks,
   limits.visitors_max = 64;
   Gate gate(std::move(listener), limits);
   while (!missing.empty()) {
-    const Status patient = patience.check();
+    const Status patient = wait_limit.check();
     if (patient.code() == Code::aborted) return patient;
     if (!patient.is_ok())
       return Status(Code::timeout, Scope::communicator,
                     "rendezvous: {} did not connect to rank {} in time", rank_list(missing), rank);
     std::vector<Gate::Guest> guests;
-    RAILCCL_CHECK(gate.poll(patience.deadline.left_ms(50), &guests));
+    RAILCCL_CHECK(gate.poll(wait_limit.deadline.left_ms(50), &guests));
     for (Gate::Guest& guest : guests) {
       const auto knock = parse_knock(guest.frame);
       if (!knock.is_ok() || knock->job != job) continue;  // a stranger
@@ -223,12 +224,12 @@ Result<std::unique_ptr<Meeting>> Meeting::join(const UniqueId& id, int rank, int
     return Status(Code::invalid_argument, "rank {} of {} ranks: must be from 0 to ranks - 1", rank,
                   ranks);
   RAILCCL_TRY(const Identity identity, parse_identity(id));
-  const Patience patience{Deadline::after_ms(settings.init_timeout_ms), cancel};
+  const WaitLimit wait_limit{Deadline::after_ms(settings.init_timeout_ms), cancel};
 
   RootKeeper keeper;
   if (identity.server == Identity::Server::rank_zero && rank == 0) {
     RAILCCL_TRY(const auto place, split_host_port(identity.place));
-    RAILCCL_TRY(UniqueFd door, listen_patiently(place.second, settings, patience));
+    RAILCCL_TRY(UniqueFd door, listen_patiently(place.second, settings, wait_limit));
     RAILCCL_CHECK(keeper.start(std::move(door), identity.nonce));
   }
   RAILCCL_TRY(auto own, open_listener(settings));
@@ -240,7 +241,8 @@ Result<std::unique_ptr<Meeting>> Meeting::join(const UniqueId& id, int rank, int
   hello.host = host_id(settings);
   hello.address = own.second;
   std::unique_ptr<Meeting> meeting(new Meeting);
-  RAILCCL_TRY(const Reply reply, ask_root(identity, hello, settings, patience, &meeting->traffic_));
+  RAILCCL_TRY(const Reply reply,
+              ask_root(identity, hello, settings, wait_limit, &meeting->traffic_));
   keeper.done();  // the others get their answers even if this rank fails from here on
 
   meeting->rank_ = rank;
@@ -250,8 +252,9 @@ Result<std::unique_ptr<Meeting>> Meeting::join(const UniqueId& id, int rank, int
   meeting->parent_ = tree_parent(rank);
   meeting->timeout_ms_ = settings.init_timeout_ms;
   meeting->cancel_ = cancel;
-  RAILCCL_TRY(meeting->neighbours_, build_tree(reply.job, rank, ranks, reply.parent,
-                                               std::move(own.first), patience, &meeting->traffic_));
+  RAILCCL_TRY(meeting->neighbours_,
+              build_tree(reply.job, rank, ranks, reply.parent, std::move(own.first), wait_limit,
+                         &meeting->traffic_));
   log::info("rendezvous: rank {} of {} has met the others", rank, ranks);
   return meeting;
 }
@@ -287,7 +290,7 @@ Result<std::vector<std::string>> Meeting::all_gather(const std::string& mine) {
   if (mine.size() > kContributionBytesMax)
     return Status(Code::invalid_argument, "{} bytes to exchange; at most {} are allowed",
                   mine.size(), kContributionBytesMax);
-  const Patience patience{Deadline::after_ms(timeout_ms_), cancel_};
+  const WaitLimit wait_limit{Deadline::after_ms(timeout_ms_), cancel_};
   const uint64_t bytes_max = contributions_bytes_max(ranks_);
   const auto blame = [&](const Status& status, int neighbour) {
     return status.widen(Scope::communicator)
@@ -298,7 +301,7 @@ Result<std::vector<std::string>> Meeting::all_gather(const std::string& mine) {
   all[static_cast<size_t>(rank_)] = mine;
   for (const Neighbour& child : neighbours_) {
     if (child.rank == parent_) continue;
-    auto frame = receive_frame(child.socket, bytes_max, patience);
+    auto frame = receive_frame(child.socket, bytes_max, wait_limit);
     if (!frame.is_ok()) return blame(frame.status(), child.rank);
     traffic_.received++;
     if (const Status parsed = parse_contributions(*frame, &all); !parsed.is_ok())
@@ -307,9 +310,9 @@ Result<std::vector<std::string>> Meeting::all_gather(const std::string& mine) {
   std::string table = encode(all);
   if (parent_ >= 0) {
     const Neighbour& parent = neighbours_.front();
-    if (const Status sent = send_frame(parent.socket, table, patience); !sent.is_ok())
+    if (const Status sent = send_frame(parent.socket, table, wait_limit); !sent.is_ok())
       return blame(sent, parent.rank);
-    auto frame = receive_frame(parent.socket, bytes_max, patience);
+    auto frame = receive_frame(parent.socket, bytes_max, wait_limit);
     if (!frame.is_ok()) return blame(frame.status(), parent.rank);
     traffic_.sent++;
     traffic_.received++;
@@ -320,7 +323,7 @@ Result<std::vector<std::string>> Meeting::all_gather(const std::string& mine) {
   }
   for (const Neighbour& child : neighbours_) {
     if (child.rank == parent_) continue;
-    if (const Status sent = send_frame(child.socket, table, patience); !sent.is_ok())
+    if (const Status sent = send_frame(child.socket, table, wait_limit); !sent.is_ok())
       return blame(sent, child.rank);
     traffic_.sent++;
   }

@@ -36,11 +36,11 @@ void prepare(int fd) {
   set(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
-Status wait_for(const UniqueFd& socket, short events, const Patience& patience) {
+Status wait_for(const UniqueFd& socket, short events, const WaitLimit& wait_limit) {
   while (true) {
-    RAILCCL_CHECK(patience.check());
+    RAILCCL_CHECK(wait_limit.check());
     pollfd entry{socket.get(), events, 0};
-    const int ready = ::poll(&entry, 1, patience.deadline.left_ms(kSliceMs));
+    const int ready = ::poll(&entry, 1, wait_limit.deadline.left_ms(kSliceMs));
     if (ready > 0) return ok();
     if (ready < 0 && errno != EINTR) return system_error(errno, "poll");
   }
@@ -94,18 +94,18 @@ Result<UniqueFd> listen_both(uint16_t port) {
 
 }  // namespace
 
-Status Patience::check() const {
+Status WaitLimit::check() const {
   if (cancelled()) return Status(Code::aborted, Scope::communicator, "aborted");
   if (deadline.passed()) return Status(Code::timeout, Scope::communicator, "the time ran out");
   return ok();
 }
 
-Patience Patience::at_most_ms(int64_t ms) const {
+WaitLimit WaitLimit::at_most_ms(int64_t ms) const {
   const int left = deadline.left_ms(static_cast<int>(ms));
   return {Deadline::after_ms(left), cancel};
 }
 
-Status Patience::sleep_ms(int ms) const {
+Status WaitLimit::sleep_ms(int ms) const {
   const Deadline end = Deadline::after_ms(ms);
   while (!end.passed()) {
     RAILCCL_CHECK(check());
@@ -228,13 +228,13 @@ Result<std::string> published(uint16_t port, const Settings& settings, size_t by
   return text;
 }
 
-Result<UniqueFd> connect_to(const Endpoint& endpoint, const Patience& patience) {
+Result<UniqueFd> connect_to(const Endpoint& endpoint, const WaitLimit& wait_limit) {
   UniqueFd fd(::socket(endpoint.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return system_error(errno, "socket");
   if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&endpoint.address), endpoint.bytes) !=
       0) {
     if (errno != EINPROGRESS) return system_error(errno, text_of(endpoint));
-    RAILCCL_CHECK(wait_for(fd, POLLOUT, patience).context("{}", text_of(endpoint)));
+    RAILCCL_CHECK(wait_for(fd, POLLOUT, wait_limit).context("{}", text_of(endpoint)));
     int error = 0;
     socklen_t bytes = sizeof error;
     ::getsockopt(fd.get(), SOL_SOCKET, SO_ERROR, &error, &bytes);
@@ -244,7 +244,7 @@ Result<UniqueFd> connect_to(const Endpoint& endpoint, const Patience& patience) 
   return fd;
 }
 
-Status send_frame(const UniqueFd& socket, std::string_view bytes, const Patience& patience) {
+Status send_frame(const UniqueFd& socket, std::string_view bytes, const WaitLimit& wait_limit) {
   const uint64_t size = bytes.size();
   std::string head(kLengthBytes, '\0');
   std::memcpy(head.data(), &size, kLengthBytes);
@@ -259,7 +259,7 @@ Status send_frame(const UniqueFd& socket, std::string_view bytes, const Patience
       if (sent > 0) {
         part.remove_prefix(static_cast<size_t>(sent));
       } else if (would_block(errno)) {
-        RAILCCL_CHECK(wait_for(socket, POLLOUT, patience));
+        RAILCCL_CHECK(wait_for(socket, POLLOUT, wait_limit));
       } else {
         return system_error(errno, "send");
       }
@@ -269,7 +269,7 @@ Status send_frame(const UniqueFd& socket, std::string_view bytes, const Patience
 }
 
 Result<std::string> receive_frame(const UniqueFd& socket, uint64_t bytes_max,
-                                  const Patience& patience) {
+                                  const WaitLimit& wait_limit) {
   constexpr uint64_t kGrowth = 1 << 20;
   uint64_t size = 0;
   std::string bytes(kLengthBytes, '\0');
@@ -295,7 +295,7 @@ Result<std::string> receive_frame(const UniqueFd& socket, uint64_t bytes_max,
     } else if (received == 0) {
       return Status(Code::remote, "the other end closed the connection");
     } else if (would_block(errno)) {
-      RAILCCL_CHECK(wait_for(socket, POLLIN, patience));
+      RAILCCL_CHECK(wait_for(socket, POLLIN, wait_limit));
     } else {
       const Status cause = system_error(errno, "receive");
       return Status(Code::remote, "{}", cause.text());

@@ -20,7 +20,7 @@
 namespace railccl::runtime {
 
 /// How long a wait may last, and who may end it early. `cancel` may be null.
-struct Patience {
+struct WaitLimit {
   Deadline deadline = Deadline::never();
   const std::atomic<bool>* cancel = nullptr;
 
@@ -31,7 +31,7 @@ struct Patience {
   /// ok, aborted or timeout.
   Status check() const;
   /// The same, ending after `ms` at the latest.
-  Patience at_most_ms(int64_t ms) const;
+  WaitLimit at_most_ms(int64_t ms) const;
   /// Sleeps up to `ms`, in slices that watch cancel.
   Status sleep_ms(int ms) const;
 };
@@ -58,12 +58,12 @@ Result<uint16_t> port_of(const UniqueFd& listener);
 Result<std::string> published(uint16_t port, const Settings& settings, size_t bytes_max);
 
 /// Connects; the socket is non-blocking, without delay, with keep-alive.
-Result<UniqueFd> connect_to(const Endpoint& endpoint, const Patience& patience);
+Result<UniqueFd> connect_to(const Endpoint& endpoint, const WaitLimit& wait_limit);
 
-Status send_frame(const UniqueFd& socket, std::string_view bytes, const Patience& patience);
+Status send_frame(const UniqueFd& socket, std::string_view bytes, const WaitLimit& wait_limit);
 /// Memory grows with what arrives, not with what the length claims.
 Result<std::string> receive_frame(const UniqueFd& socket, uint64_t bytes_max,
-                                  const Patience& patience);
+                                  const WaitLimit& wait_limit);
 
 /// The other end has closed, or the connection broke. Never blocks.
 bool is_closed(const UniqueFd& socket);

@@ -70,6 +70,7 @@ Result<size_t> MultipathReceiver::next_frame(int path) {
   from.head += kTcpFrameBytes;
   from.offset = frame->offset;
   from.left = frame->bytes;
+  from.large = frame->bytes > MultipathSender::kCopyBytes;
   return from.left;
 }
 
@@ -100,6 +101,9 @@ Result<size_t> MultipathReceiver::take(int path, std::byte* dst, size_t bytes) {
   }
   from.offset += done;
   from.left -= done;
+  // The sender may not use the source of a large segment before it knows. While more comes in, its
+  // acknowledgement will be that of this one, too.
+  if (from.left == 0 && from.large && from.head == from.tail) from.way->acknowledge();
   return done;
 }
 

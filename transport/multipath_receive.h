@@ -41,6 +41,7 @@ class MultipathReceiver {
     Path* way = nullptr;
     uint64_t offset = 0;                     // place in the stream of the next byte of the segment
     size_t left = 0;                         // of the segment; 0: none
+    bool large = false;                      // the sender keeps it in place, not a copy
     std::optional<Earlies::iterator> early;  // where the segment is put aside
     std::array<std::byte, 8 << 10> ahead;    // frames, and small segments behind them
     size_t head = 0, tail = 0;

@@ -70,9 +70,12 @@ bool MultipathSender::has_usable() const {
   return std::any_of(outs_.begin(), outs_.end(), [](const Out& out) { return out.usable(); });
 }
 
-bool MultipathSender::has_home() const {
-  return std::any_of(outs_.begin(), outs_.end(),
-                     [](const Out& out) { return out.way != nullptr && !out.silent && out.home; });
+bool MultipathSender::has_home() const { return homes() > 0; }
+
+size_t MultipathSender::homes() const {
+  return static_cast<size_t>(std::count_if(outs_.begin(), outs_.end(), [](const Out& out) {
+    return out.way != nullptr && !out.silent && out.home;
+  }));
 }
 
 void MultipathSender::add_record(const Record& record) {
@@ -119,13 +122,15 @@ Result<size_t> MultipathSender::send(std::span<const iovec> ranges, int64_t now_
   Ranges rest{};
   std::copy(ranges.begin(), ranges.end(), rest.begin());
   size_t left = total;
+  // All home paths shall have something to do.
+  const size_t most = std::clamp(total / std::max<size_t>(1, homes()), kCopyBytes, kSegmentBytes);
   while (left > 0) {
     if (waiting_bytes_ >= kWaitingBytes) pump(now_ns);
     if (waiting_bytes_ >= kWaitingBytes) break;
     const uint64_t kept = records_.empty() ? 0 : accepted_ - records_.front().offset;
     if (kept >= kWindowBytes) break;
     // No crumbs: a little more than a segment is one.
-    const size_t bytes = left <= kSegmentBytes + kSegmentBytes / 4 ? left : kSegmentBytes;
+    const size_t bytes = left <= most + most / 4 ? left : most;
     Record record{.offset = accepted_, .bytes = bytes};
     size_t open = bytes;
     for (size_t i = 0; i < rest.size(); i++) {

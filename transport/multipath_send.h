@@ -127,6 +127,7 @@ class MultipathSender {
   };
 
   Out& out(int path) { return outs_[static_cast<size_t>(path)]; }
+  size_t homes() const;  // that work
   bool kept(uint64_t id) const { return id >= first_ && id - first_ < records_.size(); }
   Record& record(uint64_t id) { return records_[id - first_]; }
   void add_record(const Record& record);

@@ -31,6 +31,9 @@ class Path {
   /// Reads into the ranges; 0: nothing now. Fails when the path is broken or the far end closed it
   /// and everything was read.
   virtual Result<size_t> read(std::span<const iovec> ranges) = 0;
+  /// What was read is acknowledged to the far end now: it waits for that. Where acknowledgements
+  /// never wait for company there is nothing to do.
+  virtual void acknowledge() {}
 };
 
 }  // namespace railccl::transport

@@ -24,6 +24,7 @@ class SocketPath final : public Path {
   int64_t round_trip_ns() override;
   double bytes_per_s() override { return bytes_per_s_; }
   Result<size_t> read(std::span<const iovec> ranges) override;
+  void acknowledge() override;
 
   uint64_t written() const { return written_; }
   const std::string& nic() const { return nic_; }

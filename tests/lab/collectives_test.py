@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Every collective between hosts of several NICs, each rank a process of its own: no element is wrong
-where hosts are alike, where they have unequal numbers of ranks, and where one link is slow.
+where hosts are alike, where they have unequal numbers of ranks, and where one link is slow. And no
+exchange of middling size waits for an acknowledgement that the far kernel keeps back.
 
     collectives_test.py FOLDER_OF_PROGRAMS
 """
+import json
 import re
 import sys
 
@@ -21,6 +23,18 @@ def verified(one, ranks, words, what):
     print(f"{what}: {len(rows)} rows, 0 wrong")
 
 
+def exchanged_at_once(one, program):
+    """A sender keeps large messages in place until the far kernel has acknowledged them, which it
+    would do after 40 ms, in the hope of bytes to send it with."""
+    words = [program, "all_reduce", "-b", "16K", "-e", "64K", "-f", "2", "-n", "20", "--json"]
+    codes, outputs = one.run_ranks(["env", "NCCL_ALGO=doubling", *words], [1, 1, 1, 1], timeout_s=40)
+    rows = [json.loads(line) for line in outputs[0].splitlines() if line.startswith("{")]
+    assert set(codes) == {0} and rows, f"codes {codes}\n" + "\n".join(outputs)
+    worst = max(row["time_us"] for row in rows)
+    assert worst < 10000, f"an exchange of at most 64 KiB took {worst / 1000:.1f} ms"
+    print(f"exchanges of 16 to 64 KiB take {worst / 1000:.1f} ms at most")
+
+
 def main():
     lab.skip_where_missing()
     program = f"{sys.argv[1]}/railccl-bench"
@@ -35,6 +49,8 @@ def main():
         for collective in ("all_reduce", "all_to_all"):
             verified(one, [2, 2, 2], [program, collective, *large],
                      f"{collective} with a link at a quarter")
+    with lab.Lab.up(lab.Shape(4, 2)) as one:
+        exchanged_at_once(one, program)
 
 
 main()

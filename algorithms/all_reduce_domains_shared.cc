@@ -52,9 +52,11 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
   const uint64_t most = std::min(chunk, b.output().block(0, lanes).count);
   const uint64_t piece = largest(shards.pieces(b.output().part(0, most), part));
   // Taken at once, to lie at the same offset in scratch of the same size on all ranks of the
-  // domain, also where they own different numbers of shards. Doubling needs the second.
+  // domain, also where they own different numbers of shards. The second is for doubling and Bruck's
+  // pattern.
   const Region rooms = b.scratch(lanes * domain.members.size() * piece);
-  const Region halls = b.scratch(lanes * 2 * shards.of(b.output().part(0, most), 0).count);
+  const uint64_t slots = std::max<uint64_t>(2, static_cast<uint64_t>(shards.parts()));
+  const Region halls = b.scratch(lanes * slots * shards.of(b.output().part(0, most), 0).count);
   for (uint64_t lane = 0; lane < lanes; lane++) {
     const Region in = b.input().block(lane, lanes), out = b.output().block(lane, lanes);
     const StageBody all = [&](Builder& builder, int channel, uint64_t from, uint64_t n) {

@@ -34,6 +34,7 @@ class CircleCost {
     const double outer = rounds * send_to(1, bytes) / size();
     cost_.outer_rounds += outer;
     cost_.inner_rounds += rounds - outer;
+    cost_.outer_senders = 1;
   }
 
   /// Everyone sends `bytes` to the index `skip` further, in `rounds` rounds: the slowest pair

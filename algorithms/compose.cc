@@ -19,6 +19,7 @@ double no_extra(int) { return 0; }
 double all_at_once(int size) { return std::max(0, size - 2); }
 double twice_the_rest(int size, double bytes) { return 2 * bytes * (size - 1) / size; }
 
+constexpr uint64_t kTinyBytes = 4096;       // where bytes do not count, only messages
 constexpr uint64_t kSmallBytes = 32 << 10;  // where a message's latency is about its transfer time
 
 }  // namespace
@@ -51,6 +52,8 @@ const std::vector<AllReducePattern>& all_reduce_patterns() {
          return power ? log2_rounds(size) : log2_rounds(size) + 1;
        },
        [](int size, double bytes) { return bytes * log2_rounds(size); }},
+      {"bruck", bruck_all_reduce, log2_rounds,
+       [](int size, double bytes) { return bytes * (size - 1); }},
   };
   return patterns;
 }
@@ -65,8 +68,12 @@ const SpreadPattern& spread_across(int size, uint64_t bytes) {
 }
 
 const AllReducePattern& all_reduce_across(int size, uint64_t bytes) {
+  // Gathering everything saves a round or two where the members are no power of two.
+  const bool power = std::has_single_bit(static_cast<unsigned>(size));
+  if (!power && bytes * static_cast<uint64_t>(size) <= kTinyBytes) return all_reduce_patterns()[3];
   // Doubling sends everything each round: as good as halving only for two, and for tiny data.
-  if (size == 2 || bytes <= 4096) return all_reduce_patterns()[size == 2 && bytes > 4096 ? 0 : 2];
+  if (size == 2 || bytes <= kTinyBytes)
+    return all_reduce_patterns()[size == 2 && bytes > kTinyBytes ? 0 : 2];
   return all_reduce_patterns()[bytes / static_cast<uint64_t>(size) > kSmallBytes ? 0 : 1];
 }
 

@@ -30,7 +30,8 @@ struct AllReducePattern {
   /// Bytes through each member's port for `bytes` of data.
   double (*bytes)(int size, double bytes);
 };
-/// The tables: ring, halving (with Bruck's all-gather), direct; ring, halving_doubling, doubling.
+/// The tables: ring, halving (with Bruck's all-gather), direct; ring, halving_doubling, doubling,
+/// bruck.
 const std::vector<SpreadPattern>& spread_patterns();
 const std::vector<AllReducePattern>& all_reduce_patterns();
 

@@ -140,7 +140,7 @@ void scatter_gather_reduce(const Stage& stage, int root, const Region& source,
                            const Region& target);
 
 // All-reduce: everyone's `input`, reduced, goes to everyone's `output`.
-// Scratch: ring, halving_doubling, two_shot 0; doubling 2 * chunk; direct p * chunk;
+// Scratch: ring, halving_doubling, two_shot 0; doubling 2 * chunk; direct and bruck p * chunk;
 // tree 8 * chunk (taken from the builder, never from stage.scratch: its channels are concurrent).
 inline constexpr int kTreeChannels = 4;  // two trees, up and down
 void ring_all_reduce(const Stage& stage, const Region& input, const Region& output);
@@ -148,6 +148,7 @@ void tree_all_reduce(const Stage& stage, const Region& input, const Region& outp
 void doubling_all_reduce(const Stage& stage, const Region& input, const Region& output);
 void halving_doubling_all_reduce(const Stage& stage, const Region& input, const Region& output);
 void direct_all_reduce(const Stage& stage, const Region& input, const Region& output);
+void bruck_all_reduce(const Stage& stage, const Region& input, const Region& output);
 void two_shot_all_reduce(const Stage& stage, const Region& input, const Region& output);
 
 // The same through peers' scratch with loads and stores: all members on one host, and the scratch

@@ -114,6 +114,7 @@ void write_host(const Host& host, std::string& text) {
       .id("id", host.id)
       .integer("cores", host.cores)
       .unsigned_integer("cache", host.last_level_cache_bytes);
+  if (host.machine != 0) line.id("machine", host.machine);
   if (host.cores_per_cache > 0) line.integer("cache-cores", host.cores_per_cache);
   line.real("copy", host.copy_bytes_per_s)
       .real("inner", host.inner_bytes_per_s)
@@ -130,6 +131,7 @@ Result<Host> read_host(RecordReader& record) {
   record.require("name");
   record.text("name", host.name);
   record.id("id", host.id);
+  record.id("machine", host.machine);
   record.integer("cores", host.cores, 1, 1 << 20);
   record.unsigned_integer("cache", host.last_level_cache_bytes);
   record.integer("cache-cores", host.cores_per_cache, 0, 1 << 20);

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <memory>
 
+#include "base/host_id.h"
 #include "topology/host_records.h"
 #include "topology/probes.h"
 
@@ -102,6 +103,7 @@ Status probe_hwloc(Facts& facts, NumaIndex& numas) {
     RAILCCL_TRY(topology, load(true));
   }
   const int caches = cache_depth(topology.get());
+  facts.host.machine = machine_id(list_of(hwloc_topology_get_allowed_cpuset(topology.get())));
   facts.host.cores = std::max(1, hwloc_get_nbobjs_by_type(topology.get(), HWLOC_OBJ_CORE));
   if (caches >= 0) add_last_level_cache(topology.get(), caches, facts.host);
   add_numas(topology.get(), facts, numas);

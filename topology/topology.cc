@@ -95,6 +95,11 @@ Topology::Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector
     domains_.push_back(set_domains(of_host));
     if (!of_host.empty()) used_hosts_.push_back(static_cast<int>(h));
   }
+  std::map<uint64_t, int> on_machine;
+  for (const Rank& rank : ranks_) on_machine[hosts_[static_cast<size_t>(rank.host)].machine]++;
+  for (size_t h = 0; h < hosts_.size(); h++)
+    on_cores_.push_back(hosts_[h].machine == 0 ? static_cast<int>(of_host_[h].size())
+                                               : on_machine[hosts_[h].machine]);
   slowest_nic_bytes_per_s_ = ranks_.empty() ? kUnknownNicBytesPerS : nic_bytes_per_s(0);
   for (int r = 1; r < size(); r++)
     slowest_nic_bytes_per_s_ = std::min(slowest_nic_bytes_per_s_, nic_bytes_per_s(r));

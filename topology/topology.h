@@ -53,7 +53,8 @@ struct Nic {
 
 struct Host {
   std::string name;
-  uint64_t id = 0;  // equal for ranks that can share memory, different otherwise
+  uint64_t id = 0;       // equal for ranks that can share memory, different otherwise
+  uint64_t machine = 0;  // equal for hosts that share their cores (containers); 0 = shares none
   int cores = 1;
   uint64_t last_level_cache_bytes = 0;  // of one such cache
   int cores_per_cache = 0;              // that share it; 0 = unknown
@@ -113,6 +114,8 @@ class Topology {
   bool same_domain(int a, int b) const {
     return rank(a).host == rank(b).host && rank(a).domain == rank(b).domain;
   }
+  /// Ranks that share the cores of host h: its own, and those of other hosts on the same machine.
+  int ranks_on_cores_of(int h) const { return on_cores_[static_cast<size_t>(h)]; }
   int ranks_per_host_max() const;
   int ranks_per_host_min() const;
 
@@ -151,6 +154,7 @@ class Topology {
   std::vector<Rank> ranks_;
   std::vector<std::vector<int>> of_host_;
   std::vector<int> domains_;
+  std::vector<int> on_cores_;
   std::vector<int> used_hosts_;
   double network_alpha_s_ = 15e-6;
   double oversubscription_ = 1;

@@ -59,6 +59,10 @@ uint64_t host_id(const Settings& settings) {
                    inode_of("/proc/self/ns/net") + '\n' + device_of("/dev/shm"));
 }
 
+uint64_t machine_id(std::string_view cores) {
+  return hash_text(contents_of("/proc/sys/kernel/random/boot_id") + std::string(cores));
+}
+
 uint64_t process_id() {
   return hash_text(contents_of("/proc/sys/kernel/random/boot_id") + inode_of("/proc/self/ns/pid") +
                    '\n' + std::to_string(getpid()) + '\n' + start_time());

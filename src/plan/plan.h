@@ -157,6 +157,7 @@ struct Tuning {
 struct Cost {
   double inner_rounds = 0;  // sequential messages or signals inside hosts
   double outer_rounds = 0;  // sequential messages between hosts
+  int outer_senders = 0;    // ranks of a host that send in one of these; 0: all
   double inner_extra = 0;   // messages and signals of the busiest rank beyond one for each round,
   double outer_extra = 0;   // inside hosts and between them
   double inner_bytes = 0;   // bytes through the slowest rank's in-host port, one direction

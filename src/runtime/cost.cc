@@ -90,6 +90,16 @@ double peer_rate(const Speeds& speeds, double bytes) {
          share * (speeds.peer_large_bytes_per_s - speeds.peer_small_bytes_per_s);
 }
 
+/// What one round of messages between hosts takes longer where more ranks have one to send than
+/// cores are there for it: the network's own work is done by the senders' cores.
+double outer_queue_s(const Topology& topology, int h, int senders) {
+  const double local = static_cast<double>(topology.ranks_of_host(h).size());
+  const double share = senders == 0 ? 1 : std::min(1.0, senders / local);
+  const double messages = share * topology.ranks_on_cores_of(h);
+  const int cores = std::max(1, topology.hosts()[static_cast<size_t>(h)].cores);
+  return std::max(0.0, messages / cores - 1) * kOuterMessageSeconds;
+}
+
 /// What one host charges.
 struct Prices {
   double round_s = 0, extra_s = 0, message_byte_s = 0, shared_byte_s = 0, peer_byte_s = 0,
@@ -115,7 +125,7 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   const Host& host = topology.hosts()[static_cast<size_t>(h)];
   const double ranks = static_cast<double>(topology.ranks_of_host(h).size());
   const double cores = std::max(1, host.cores);
-  const double turns = std::max(1.0, ranks / cores);
+  const double turns = std::max(1.0, topology.ranks_on_cores_of(h) / cores);
   const Speeds& speeds = host.speeds;
   if (!speeds.known()) {
     const double inner = turns / host.inner_bytes_per_s, copy = turns / host.copy_bytes_per_s;
@@ -158,18 +168,24 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
   const double piece = (cost.inner_bytes + cost.peer_bytes) / messages;
   const bool strip = piece <= static_cast<double>(transport::kLaneBytesMax) &&
                      cost.peer_bytes == 0 && tuning.channels == 1 && !cost.staged;
+  // Reduce-scatter, all-reduce and all-gather, say: each stage has a channel at least.
+  const int channels = cost.staged ? std::max(3, tuning.channels) : tuning.channels;
   Prices most;
   const double nic_byte = 1 / topology.slowest_nic_bytes_per_s();
-  for (const int h : topology.used_hosts())
+  double outer_queue = 0;
+  for (const int h : topology.used_hosts()) {
     most.raise(prices_of(request, topology, h, piece, strip, tuning.channels));
+    outer_queue = std::max(outer_queue, outer_queue_s(topology, h, cost.outer_senders));
+  }
   return cost.inner_rounds * most.round_s + cost.inner_extra * most.extra_s +
          cost.outer_extra * tuning.channels * kOuterMessageSeconds +
          cost.inner_bytes * most.message_byte_s + cost.shared_bytes * most.shared_byte_s +
          cost.peer_bytes * most.peer_byte_s + cost.local_bytes * most.local_byte_s + most.memory_s +
-         cost.cross_bytes * most.cross_byte_s + cost.outer_rounds * topology.network_alpha_s() +
+         cost.cross_bytes * most.cross_byte_s +
+         cost.outer_rounds * (topology.network_alpha_s() + outer_queue) +
          cost.outer_bytes * nic_byte +
          cost.spine_bytes * (topology.oversubscription() - 1) * nic_byte +
-         (tuning.channels - 1) * kChannelSeconds;
+         (channels - 1) * kChannelSeconds;
 }
 
 double bound_seconds(const plan::Request& request, const Topology& topology) {

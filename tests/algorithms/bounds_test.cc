@@ -39,6 +39,7 @@ std::vector<Bound> bounds() {
        [](int p) { return 2 * log_ceil(p); }},
       {all_reduce, "two_shot", optimal_all_reduce, optimal_all_reduce, [](int) { return 2; }},
       {all_reduce, "direct", others, others, [](int) { return 1; }},
+      {all_reduce, "bruck", others, others, log_ceil},
       {all_reduce, "doubling", doubling, doubling,
        [](int p) { return log_floor(p) + (p == 1 << log_floor(p) ? 0 : 2); }},
       {reduce_scatter, "ring", others, others, ring_rounds},

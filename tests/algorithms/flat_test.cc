@@ -91,9 +91,9 @@ TEST(Flat, AnyReduceScatterGoesWithAnyAllGather) {
 // region.
 TEST(Flat, AllReducesServeAsUpperLevel) {
   using AllReduce = void (*)(const Stage&, const Region&, const Region&);
-  const AllReduce patterns[] = {ring_all_reduce,     tree_all_reduce,
-                                doubling_all_reduce, direct_all_reduce,
-                                two_shot_all_reduce, halving_doubling_all_reduce};
+  const AllReduce patterns[] = {
+      ring_all_reduce,  tree_all_reduce,     doubling_all_reduce,        direct_all_reduce,
+      bruck_all_reduce, two_shot_all_reduce, halving_doubling_all_reduce};
   for (size_t a = 0; a < std::size(patterns); a++) {
     for (const int pairs : {1, 2, 3, 4, 5, 7}) {
       for (const bool in_place : {false, true}) {

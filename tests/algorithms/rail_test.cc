@@ -1,6 +1,8 @@
 // Shows that the rail compositions are right and keep to their rails on any shape of cluster: every
 // plan is proven by the checker over a corpus of shapes (unequal hosts, shared and missing NICs,
 // ranks dealt out over hosts), and its counted bytes meet the bounds stated in its file.
+#include <bit>
+
 #include "algorithms/compose.h"
 #include "base/random.h"
 #include "shapes.h"
@@ -35,7 +37,8 @@ std::vector<Shape> corpus() {
 std::vector<const Algorithm*> rail_algorithms() {
   std::vector<const Algorithm*> rows;
   for (const Algorithm* algorithm : all()) {
-    if (std::string_view(algorithm->name) == "rail") rows.push_back(algorithm);
+    const std::string_view name = algorithm->name;
+    if (name == "rail" || name == "leader") rows.push_back(algorithm);
   }
   return rows;
 }
@@ -50,7 +53,13 @@ std::string text(const Algorithm& algorithm, const Shape& shape, const plan::Req
 
 bool in_place_allowed(Collective collective) { return collective != Collective::all_to_all; }
 
-TEST(Rail, EveryCollectiveIsRegistered) { EXPECT_EQ(rail_algorithms().size(), 6u); }
+TEST(Rail, EveryCollectiveIsRegistered) {
+  for (const Collective collective :
+       {Collective::all_reduce, Collective::reduce_scatter, Collective::all_gather,
+        Collective::broadcast, Collective::reduce, Collective::all_to_all})
+    EXPECT_NE(find(collective, "rail"), nullptr) << name_of(collective);
+  EXPECT_NE(find(Collective::all_reduce, "leader"), nullptr);
+}
 
 TEST(Rail, IsRightAndStaysOnItsRailsOnEveryShape) {
   for (const Shape& shape : corpus()) {
@@ -188,6 +197,28 @@ TEST(Rail, SharedNicsCarryEqualShares) {
   ASSERT_TRUE(report.is_ok()) << report.status().text();
   // 2 (N-1)/N n over R = 2 NICs per host, although three ranks share one and two the other.
   EXPECT_EQ(nic_bytes(*report, topology), 2 * 2 * n * 4 / 3 / 2);
+}
+
+// Tiny messages: as few rounds as there can be for any number of hosts, and one message from each
+// host in each round between hosts.
+TEST(Rail, LeadersExchangeInLogarithmicRounds) {
+  for (int hosts = 2; hosts <= 33; hosts++) {
+    const topology::Topology topology = topology_of(regular(hosts, 3, 3));
+    const Algorithm& leader = *find(Collective::all_reduce, "leader");
+    const plan::Request request = request_of(Collective::all_reduce, 2);
+    const auto report = check_on(leader, request, topology, {1, 1 << 16});
+    ASSERT_TRUE(report.is_ok()) << report.status().text();
+    const auto between = static_cast<uint64_t>(std::bit_width(static_cast<unsigned>(hosts - 1)));
+    EXPECT_EQ(report->rounds, between + 2) << hosts << " hosts";
+    uint64_t messages = 0;
+    for (const auto& [pair, count] : report->messages)
+      if (topology.rank(pair.first).host != topology.rank(pair.second).host) messages += count;
+    EXPECT_EQ(messages, between * static_cast<uint64_t>(hosts)) << hosts << " hosts";
+    EXPECT_EQ(report->cross_rail_bytes, 0u);
+    const plan::Cost cost = leader.cost(request, topology, {1, 1 << 16});
+    EXPECT_EQ(cost.outer_rounds, static_cast<double>(between));
+    EXPECT_EQ(cost.outer_bytes, static_cast<double>(nic_bytes(*report, topology)));
+  }
 }
 
 TEST(Rail, AnyInnerAndAnyOuterPattern) {

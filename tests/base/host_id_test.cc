@@ -48,6 +48,12 @@ TEST(HostId, FollowsTheSetting) {
   EXPECT_EQ(host_id(a), host_id(b));
 }
 
+TEST(HostId, MachinesAreTheSameForTheSameCores) {
+  EXPECT_EQ(machine_id("0-3"), machine_id("0-3"));
+  EXPECT_NE(machine_id("0-3"), machine_id("4-7"));
+  EXPECT_NE(machine_id("0-3"), 0u);
+}
+
 TEST(HostId, AForkedChildIsAnotherProcessOnTheSameHost) {
   const std::array<uint64_t, 2> child = in_child([] { return true; });
   EXPECT_EQ(child[0], host_id(Settings()));

@@ -266,6 +266,30 @@ TEST(Cost, MoreBytesNeverCostLess) {
   }
 }
 
+// Between hosts tiny messages go by one leader of each, and the more so where hosts share cores,
+// which then have all their messages to send; large ones over all rails.
+TEST(Cost, TinyMessagesGoByLeaders) {
+  auto synthetic = topology::synthetic("hosts=4,ranks=2,nics=2,cores=2,nic=1GB/s");
+  ASSERT_TRUE(synthetic.is_ok()) << synthetic.status().text();
+  std::vector<topology::Host> hosts = synthetic->hosts();
+  for (topology::Host& host : hosts) host.machine = 1;
+  const topology::Topology& apart = *synthetic;
+  const topology::Topology together(hosts, apart.rails(), apart.ranks());
+  auto chooser = Chooser::make(settings_with(), 0, 0, true);
+  ASSERT_TRUE(chooser.is_ok());
+  const auto choose = [&](uint64_t count, const topology::Topology& topology) {
+    const auto chosen = chooser->choose(sum_request(count), topology);
+    EXPECT_TRUE(chosen.is_ok());
+    return *chosen;
+  };
+  for (const topology::Topology* topology : {&apart, &together}) {
+    EXPECT_STREQ(choose(2, *topology).algorithm->name, "leader");
+    EXPECT_STREQ(choose(1 << 20, *topology).algorithm->name, "rail");
+  }
+  EXPECT_STREQ(choose(1024, together).algorithm->name, "leader");
+  EXPECT_GT(choose(2, together).predicted_s, choose(2, apart).predicted_s);
+}
+
 // Rails at 1, 1, 1 and 1/4 together carry 3.25: shares in proportion take 4/3.25 of the time that
 // four equal rails take, equal ones four times as long.
 TEST(Cost, UnequalRailsArePricedByEachNicsOwnSpeed) {

@@ -54,6 +54,20 @@ TEST(Topology, DerivesTables) {
   EXPECT_EQ(t.rank(3).local, 1);
 }
 
+// Containers of one machine: hosts by memory and network, but not by what runs their ranks.
+TEST(Topology, HostsOfOneMachineShareItsCores) {
+  Host a = host_with({10e9}), b = host_with({10e9}), c = host_with({10e9}), d = host_with({10e9});
+  a.machine = b.machine = 7;
+  c.machine = 8;
+  const Topology t({a, b, c, d}, {{}},
+                   {place(0, 1, 0, 0), place(1, 2, 0, 0), place(1, 3, 0, 0), place(2, 4, 0, 0),
+                    place(3, 5, 0, 0), place(3, 6, 0, 0)});
+  EXPECT_EQ(t.ranks_on_cores_of(0), 3);
+  EXPECT_EQ(t.ranks_on_cores_of(1), 3);
+  EXPECT_EQ(t.ranks_on_cores_of(2), 1);
+  EXPECT_EQ(t.ranks_on_cores_of(3), 2);
+}
+
 TEST(Topology, PricesPaths) {
   const Topology t = three_hosts();
   const Path self = t.path(1, 1);

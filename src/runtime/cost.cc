@@ -25,6 +25,9 @@ constexpr double kExtraStepSeconds = 0.2e-6;
 // The same between hosts: one rank's sending (7 us, delivery by its own core included) and
 // receiving (1 us), measured between two network namespaces.
 constexpr double kOuterMessageSeconds = 8e-6;
+// What a core has to do for a byte that a rank sends and one that it takes in: it does either at
+// some 4 GB/s over the loopback interface (docs/performance.md).
+constexpr double kOuterByteSeconds = 0.5e-9;
 // Each further channel costs its own bookkeeping in every visit.
 constexpr double kChannelSeconds = 0.3e-6;
 
@@ -90,14 +93,13 @@ double peer_rate(const Speeds& speeds, double bytes) {
          share * (speeds.peer_large_bytes_per_s - speeds.peer_small_bytes_per_s);
 }
 
-/// What one round of messages between hosts takes longer where more ranks have one to send than
-/// cores are there for it: the network's own work is done by the senders' cores.
-double outer_queue_s(const Topology& topology, int h, int senders) {
+/// How many messages a core has to send when all that host h and the others on its machine send at
+/// a time are shared out, and 1 at least: the network's own work is done by the senders' cores.
+double messages_per_core(const Topology& topology, int h, int senders) {
   const double local = static_cast<double>(topology.ranks_of_host(h).size());
   const double share = senders == 0 ? 1 : std::min(1.0, senders / local);
-  const double messages = share * topology.ranks_on_cores_of(h);
   const int cores = std::max(1, topology.hosts()[static_cast<size_t>(h)].cores);
-  return std::max(0.0, messages / cores - 1) * kOuterMessageSeconds;
+  return std::max(1.0, share * topology.ranks_on_cores_of(h) / cores);
 }
 
 /// What one host charges.
@@ -172,18 +174,18 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
   const int channels = cost.staged ? std::max(3, tuning.channels) : tuning.channels;
   Prices most;
   const double nic_byte = 1 / topology.slowest_nic_bytes_per_s();
-  double outer_queue = 0;
+  double queue = 1;
   for (const int h : topology.used_hosts()) {
     most.raise(prices_of(request, topology, h, piece, strip, tuning.channels));
-    outer_queue = std::max(outer_queue, outer_queue_s(topology, h, cost.outer_senders));
+    queue = std::max(queue, messages_per_core(topology, h, cost.outer_senders));
   }
   return cost.inner_rounds * most.round_s + cost.inner_extra * most.extra_s +
-         cost.outer_extra * tuning.channels * kOuterMessageSeconds +
+         cost.outer_extra * tuning.channels * queue * kOuterMessageSeconds +
          cost.inner_bytes * most.message_byte_s + cost.shared_bytes * most.shared_byte_s +
          cost.peer_bytes * most.peer_byte_s + cost.local_bytes * most.local_byte_s + most.memory_s +
          cost.cross_bytes * most.cross_byte_s +
-         cost.outer_rounds * (topology.network_alpha_s() + outer_queue) +
-         cost.outer_bytes * nic_byte +
+         cost.outer_rounds * (topology.network_alpha_s() + (queue - 1) * kOuterMessageSeconds) +
+         cost.outer_bytes * (nic_byte + (queue - 1) * kOuterByteSeconds) +
          cost.spine_bytes * (topology.oversubscription() - 1) * nic_byte +
          (channels - 1) * kChannelSeconds;
 }

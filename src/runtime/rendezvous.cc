@@ -44,9 +44,10 @@ Identity at_place(const std::string& host, uint16_t port, const std::string& sec
 /// The port may still belong to an earlier meeting at the same place that is just ending.
 Result<UniqueFd> listen_patiently(uint16_t port, const Settings& settings,
                                   const WaitLimit& wait_limit) {
-  while (true) {
+  for (bool told = false; true; told = true) {
     auto listener = listen_on(port, settings);
     if (listener.is_ok()) return listener;
+    if (!told) log::info("rank 0 waits for port {}: {}", port, listener.status().text());
     const Status waited = wait_limit.sleep_ms(20);
     if (!waited.is_ok()) return listener.status();
   }

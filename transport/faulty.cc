@@ -50,6 +50,10 @@ class FaultyLink final : public Link {
     shown_ -= std::min(shown_, got);
     return got;
   }
+  Status state() const override {
+    RAILCCL_CHECK(failure());
+    return inner_->state();
+  }
   std::string name() const override { return inner_->name(); }
 
  private:
@@ -76,20 +80,20 @@ class FaultyLink final : public Link {
 };
 
 FaultyTransport::FaultyTransport(std::unique_ptr<Transport> inner, FaultOptions options)
-    : inner_(std::move(inner)), options_(options), random_(options.seed) {}
+    : TransportWrapper(std::move(inner)), options_(options), random_(options.seed) {}
 
 FaultyTransport::~FaultyTransport() = default;
 
 Result<Link*> FaultyTransport::link(int peer, int channel) {
-  RAILCCL_TRY(Link* const inner, inner_->link(peer, channel));
+  RAILCCL_TRY(Link* const link, inner().link(peer, channel));
   std::unique_ptr<Link>& slot = links_[{peer, channel}];
-  if (slot == nullptr) slot = std::make_unique<FaultyLink>(this, inner);
+  if (slot == nullptr) slot = std::make_unique<FaultyLink>(this, link);
   return slot.get();
 }
 
 void FaultyTransport::wait(int64_t timeout_us) {
   // The medium inside has told its news already; what we held back will not be told again.
-  inner_->wait(held_back_ ? 0 : timeout_us);
+  inner().wait(held_back_ ? 0 : timeout_us);
   held_back_ = false;
 }
 

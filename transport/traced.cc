@@ -30,6 +30,7 @@ class TracedLink final : public Link {
     note(&received_, got);
     return got;
   }
+  Status state() const override { return inner_->state(); }
   std::string name() const override { return inner_->name(); }
 
   const Traffic& sent() const { return sent_; }
@@ -51,14 +52,15 @@ class TracedLink final : public Link {
   Traffic received_;
 };
 
-TracedTransport::TracedTransport(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
+TracedTransport::TracedTransport(std::unique_ptr<Transport> inner)
+    : TransportWrapper(std::move(inner)) {}
 
 TracedTransport::~TracedTransport() = default;
 
 Result<Link*> TracedTransport::link(int peer, int channel) {
-  RAILCCL_TRY(Link* const inner, inner_->link(peer, channel));
+  RAILCCL_TRY(Link* const link, inner().link(peer, channel));
   std::unique_ptr<TracedLink>& slot = links_[{peer, channel}];
-  if (slot == nullptr) slot = std::make_unique<TracedLink>(inner);
+  if (slot == nullptr) slot = std::make_unique<TracedLink>(link);
   return static_cast<Link*>(slot.get());
 }
 

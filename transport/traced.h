@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "transport/link.h"
+#include "transport/wrapper.h"
 
 namespace railccl::transport {
 
@@ -30,7 +30,7 @@ struct LinkTrace {
   Traffic received;  // as consumed by the caller
 };
 
-class TracedTransport final : public Transport {
+class TracedTransport final : public TransportWrapper {
  public:
   explicit TracedTransport(std::unique_ptr<Transport> inner);
   ~TracedTransport() override;
@@ -38,27 +38,9 @@ class TracedTransport final : public Transport {
   /// All links asked for so far, by peer and channel.
   std::vector<LinkTrace> traces() const;
 
-  const char* name() const override { return inner_->name(); }
-  Capabilities capabilities() const override { return inner_->capabilities(); }
-  Address address() const override { return inner_->address(); }
-  Status set_peers(const Peers& peers) override { return inner_->set_peers(peers); }
-  bool reaches(int peer) const override { return inner_->reaches(peer); }
   Result<Link*> link(int peer, int channel) override;
-  Status progress() override { return inner_->progress(); }
-  void wait(int64_t timeout_us) override { inner_->wait(timeout_us); }
-  void wake() override { inner_->wake(); }
-  Result<std::byte*> shared_memory(size_t bytes) override { return inner_->shared_memory(bytes); }
-  Result<std::byte*> peer_memory(int peer, size_t bytes) override {
-    return inner_->peer_memory(peer, bytes);
-  }
-  Offer offer(const std::shared_ptr<MemoryFile>& file) override { return inner_->offer(file); }
-  Result<std::shared_ptr<const Mapping>> offered(int peer, uint64_t id) override {
-    return inner_->offered(peer, id);
-  }
-  void abort(const Status& why) override { inner_->abort(why); }
 
  private:
-  std::unique_ptr<Transport> inner_;
   std::map<std::pair<int, int>, std::unique_ptr<class TracedLink>> links_;
 };
 

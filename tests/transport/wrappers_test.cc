@@ -171,6 +171,41 @@ TEST(Faulty, FailsAfterSoManyBytesAndStaysSo) {
   EXPECT_TRUE(receive.failure().is_ok()) << receive.failure().text();
 }
 
+// What a medium found out about its paths goes through: communicators weigh and settle as without.
+TEST(Wrappers, PassOnWhatIsKnownOfPaths) {
+  class Informed final : public TransportWrapper {
+   public:
+    explicit Informed(std::unique_ptr<Transport> inner) : TransportWrapper(std::move(inner)) {}
+    Result<Link*> link(int peer, int channel) override { return inner().link(peer, channel); }
+    bool settled() override { return false; }
+    std::vector<NicSpeed> speeds() const override {
+      NicSpeed speed;
+      speed.nic = "eth7";
+      speed.bytes_per_s = 3e9;
+      return {speed};
+    }
+    PathReport report() const override {
+      PathReport report;
+      report.events.push_back({1, "eth7 is silent"});
+      return report;
+    }
+  };
+  const auto informed = [] {
+    World world(1, 2, {});
+    return std::make_unique<Informed>(world.transport(0));
+  };
+  const std::unique_ptr<Transport> wrapped[] = {
+      std::make_unique<TracedTransport>(informed()),
+      std::make_unique<FaultyTransport>(informed(), FaultOptions())};
+  for (const auto& transport : wrapped) {
+    EXPECT_FALSE(transport->settled());
+    ASSERT_EQ(transport->speeds().size(), 1u);
+    EXPECT_EQ(transport->speeds()[0].nic, "eth7");
+    ASSERT_EQ(transport->report().events.size(), 1u);
+    EXPECT_EQ(transport->report().events[0].text, "eth7 is silent");
+  }
+}
+
 TEST(Traced, CountsBytesAndCalls) {
   std::vector<TracedTransport*> traced;
   RealWorld world("shm", 2, {}, [&](std::unique_ptr<Transport> inner, int) {

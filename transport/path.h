@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "base/status.h"
 
@@ -34,6 +35,26 @@ class Path {
   /// What was read is acknowledged to the far end now: it waits for that. Where acknowledgements
   /// never wait for company there is nothing to do.
   virtual void acknowledge() {}
+};
+
+/// A path by one of our NICs, with what links and transports have to know of it.
+class NicPath : public Path {
+ public:
+  /// Our interface's name.
+  virtual const std::string& nic() const = 0;
+  /// "10.0.0.4:5123, eth1": the far end, and our interface.
+  virtual const std::string& name() const = 0;
+  virtual uint64_t written() const = 0;
+  /// What epoll (edge-triggered) said of the connection that is the path, or that it was made over.
+  virtual void on_events(uint32_t events) = 0;
+  /// No more bytes from us; the far end's can still be read, for some seconds.
+  virtual void close_writing() = 0;
+  /// Did the far end's process close it? (Else the network failed.)
+  virtual bool closed_by_peer() const = 0;
+  /// Measures bytes_per_s() anew when it has carried enough since the last time; did it?
+  virtual bool measure() = 0;
+  /// Will what was written arrive even if this process ends now? Asks the far end where needed.
+  virtual bool settled() = 0;
 };
 
 }  // namespace railccl::transport

@@ -12,7 +12,7 @@
 
 namespace railccl::transport {
 
-class SocketPath final : public Path {
+class SocketPath final : public NicPath {
  public:
   /// `nic`: our interface's name; `name`: "10.0.0.4:5123, eth1"; `one_of_several`: what waits in
   /// the kernel could go by another path.
@@ -26,18 +26,15 @@ class SocketPath final : public Path {
   Result<size_t> read(std::span<const iovec> ranges) override;
   void acknowledge() override;
 
-  uint64_t written() const { return written_; }
-  const std::string& nic() const { return nic_; }
-  const std::string& name() const { return name_; }
-  /// What epoll said.
-  void on_events(uint32_t events);
-  /// No more bytes from us; the far end's can still be read, for some seconds.
-  void close_writing();
-  /// Did the far end close or reset it? (Else the network failed.)
-  bool closed_by_peer() const { return closed_by_peer_; }
-
-  /// Measures bytes_per_s() anew when it has carried enough since the last time; did it?
-  bool measure();
+  const std::string& nic() const override { return nic_; }
+  const std::string& name() const override { return name_; }
+  uint64_t written() const override { return written_; }
+  void on_events(uint32_t events) override;
+  void close_writing() override;
+  bool closed_by_peer() const override { return closed_by_peer_; }
+  bool measure() override;
+  /// The kernel goes on sending.
+  bool settled() override { return true; }
 
  private:
   Status failure(int error);

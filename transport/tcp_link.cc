@@ -21,11 +21,12 @@ constexpr size_t kReplacedMax = 16;
 
 }  // namespace
 
-TcpLink::TcpLink(const AbortFlag* abort, int peer, int channel, std::string detail)
-    : abort_(abort), peer_(peer), channel_(channel), detail_(std::move(detail)) {}
+TcpLink::TcpLink(const AbortFlag* abort, const char* medium, int peer, int channel,
+                 std::string detail)
+    : abort_(abort), medium_(medium), peer_(peer), channel_(channel), detail_(std::move(detail)) {}
 
 std::string TcpLink::name() const {
-  return fmt::format("tcp to rank {} ({}) channel {}", peer_, detail_, channel_);
+  return fmt::format("{} to rank {} ({}) channel {}", medium_, peer_, detail_, channel_);
 }
 
 bool TcpLink::lane_taken(int lane) const {
@@ -41,8 +42,7 @@ bool TcpLink::lane_works(int lane) const {
   return false;
 }
 
-Result<int> TcpLink::add_socket(int lane, bool home, UniqueFd socket, std::string nic,
-                                std::string name) {
+Result<int> TcpLink::add_socket(int lane, bool home, std::unique_ptr<NicPath> socket) {
   if (!stage_) {
     RAILCCL_TRY(stage_, Mirrored::create(kStageBytes));
   }
@@ -63,9 +63,8 @@ Result<int> TcpLink::add_socket(int lane, bool home, UniqueFd socket, std::strin
   size_t path = 0;
   while (path < paths_.size() && paths_[path].socket) path++;
   if (path == paths_.size()) paths_.emplace_back();
-  paths_[path] = {std::make_unique<SocketPath>(std::move(socket), std::move(nic), name, striped()),
-                  lane, home, false};
-  if (home || detail_.empty() || working_ == 0) detail_ = std::move(name);
+  if (home || detail_.empty() || working_ == 0) detail_ = socket->name();
+  paths_[path] = {std::move(socket), lane, home, false};
   if (striped()) {
     sender_.add(static_cast<int>(path), paths_[path].socket.get(), home, now);
     receiver_.add(static_cast<int>(path), paths_[path].socket.get());
@@ -80,10 +79,18 @@ Result<int> TcpLink::add_socket(int lane, bool home, UniqueFd socket, std::strin
 void TcpLink::on_events(int path, uint32_t events) {
   if (!has_path(path)) return;
   paths_[static_cast<size_t>(path)].socket->on_events(events);
-  if (striped()) {
-    (void)sender_.flush(now_ns());
-    gather_losses();
-  }
+  go_on();
+}
+
+void TcpLink::go_on() {
+  if (!striped()) return;
+  (void)sender_.flush(now_ns());
+  gather_losses();
+}
+
+bool TcpLink::pending() {
+  if (striped()) return sender_.pending();
+  return connected() && !paths_[0].socket->settled();
 }
 
 void TcpLink::fail(const std::string& why, Code code) {

@@ -1,4 +1,5 @@
-// TcpLink: one link's byte stream over one or several sockets.
+// TcpLink: one link's byte stream over one or several sockets, or over other paths that are made
+// over sockets (path_maker.h); what is said of sockets here holds for them all.
 //
 // One socket: the stream itself is what travels, without frames, and whoever loses the socket loses
 // the link. Several: multipath_send.h and multipath_receive.h cut and join it; then send() does not
@@ -21,14 +22,14 @@
 #include "transport/mirrored.h"
 #include "transport/multipath_receive.h"
 #include "transport/multipath_send.h"
-#include "transport/socket_path.h"
+#include "transport/path.h"
 
 namespace railccl::transport {
 
 class TcpLink final : public Link {
  public:
   /// `detail` describes the far end until a socket is connected.
-  TcpLink(const AbortFlag* abort, int peer, int channel, std::string detail);
+  TcpLink(const AbortFlag* abort, const char* medium, int peer, int channel, std::string detail);
 
   Result<size_t> send(std::span<const iovec> ranges) override;
   uint64_t released() const override;
@@ -55,9 +56,9 @@ class TcpLink final : public Link {
   /// Has one of this lane?
   bool lane_taken(int lane) const;
 
-  /// A connected, greeted socket, as the lane's; returns the number of its path. `name` replaces
+  /// A connected, greeted socket, as the lane's; returns the number of its path. Its name replaces
   /// the description of the far end.
-  Result<int> add_socket(int lane, bool home, UniqueFd socket, std::string nic, std::string name);
+  Result<int> add_socket(int lane, bool home, std::unique_ptr<NicPath> socket);
   void set_detail(std::string detail) { detail_ = std::move(detail); }
   /// What epoll (edge-triggered) said about a path. Ignored when the path is gone.
   void on_events(int path, uint32_t events);
@@ -77,8 +78,10 @@ class TcpLink final : public Link {
   std::optional<News> take_news();
   /// To be called every few milliseconds.
   void watch(int64_t now_ns);
-  /// Is anything sent that nobody has acknowledged?
-  bool pending() const { return striped() && sender_.pending(); }
+  /// Is anything sent that would be lost with this process?
+  bool pending();
+  /// Goes on sending after a path may have got room, or bytes across.
+  void go_on();
   /// How long its callers may sleep without missing that something came across; -1: any time.
   int64_t rest_ns() const;
   /// Adds up, per NIC of ours, what its paths carry now.
@@ -100,7 +103,7 @@ class TcpLink final : public Link {
 
  private:
   struct Place {  // of a path
-    std::unique_ptr<SocketPath> socket;
+    std::unique_ptr<NicPath> socket;
     int lane = 0;
     bool home = false;
     bool replaced = false;  // only read from
@@ -124,6 +127,7 @@ class TcpLink final : public Link {
   size_t take_staged(std::byte* dst, size_t bytes);
 
   const AbortFlag* abort_;
+  const char* const medium_;
   const int peer_;
   const int channel_;
   std::string detail_;

@@ -51,7 +51,7 @@ void TcpNics::tell(const TcpLink& link, const TcpLink::News& news, int64_t now_n
   std::string text = fmt::format(
       "the path by {} to rank {} ({}) {}: {} KiB of it, and what follows, go by other paths",
       news.nic, link.peer(), news.name, what, news.news.bytes >> 10);
-  log::warn("tcp: {}: {}", rank_text_, text);
+  log::warn("{}: {}: {}", medium_, rank_text_, text);
   events_->add(std::move(text));
 }
 
@@ -69,7 +69,7 @@ void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns
     if (state.down_since_ns == 0 || load.missing) continue;
     std::string text = fmt::format("{} is back after {:.0f} ms", load.nic,
                                    static_cast<double>(now_ns - state.down_since_ns) / kNsPerMs);
-    log::info("tcp: {}: {}", rank_text_, text);
+    log::info("{}: {}: {}", medium_, rank_text_, text);
     events_->add(std::move(text));
     state.down_since_ns = 0;
   }

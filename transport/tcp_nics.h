@@ -16,8 +16,8 @@ namespace railccl::transport {
 
 class TcpNics {
  public:
-  /// What is told to the log is told to `events`, too.
-  explicit TcpNics(PathLog* events) : events_(events) {}
+  /// What is told to the log, in the medium's name, is told to `events`, too.
+  TcpNics(const char* medium, PathLog* events) : medium_(medium), events_(events) {}
   /// `ours`: the interfaces of this rank, in order; `peers`: whose NIC each rank's is.
   void set_peers(int rank, const std::vector<std::string>& ours, const Peers& peers);
 
@@ -42,6 +42,7 @@ class TcpNics {
     bool lost = false;             // missing for too long to wait for it
     int64_t down_since_ns = 0;     // 0: it is not
   };
+  const char* const medium_;
   PathLog* const events_;
   std::string rank_text_;
   std::vector<std::string> home_;

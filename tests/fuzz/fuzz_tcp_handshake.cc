@@ -11,9 +11,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <memory>
 #include <span>
 #include <string_view>
 
+#include "transport/socket_path.h"
 #include "transport/tcp_link.h"
 #include "transport/tcp_wire.h"
 
@@ -25,14 +27,15 @@ using namespace railccl::transport;
 // Alternately feeds pieces of the input (length byte, then bytes) to two lanes and reads.
 void feed_striped(std::span<const std::byte> input) {
   AbortFlag abort;
-  TcpLink link(&abort, 1, 0, "fuzz");
+  TcpLink link(&abort, "tcp", 1, 0, "fuzz");
   link.set_lanes(2);
   std::array<UniqueFd, 2> ours;
   for (int lane = 0; lane < 2; lane++) {
     int ends[2];
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends) != 0) return;
     ours[static_cast<size_t>(lane)].reset(ends[0]);
-    if (!link.add_socket(lane, true, UniqueFd(ends[1]), "nic", "fuzz").is_ok()) return;
+    auto path = std::make_unique<SocketPath>(UniqueFd(ends[1]), "nic", "fuzz", true);
+    if (!link.add_socket(lane, true, std::move(path)).is_ok()) return;
   }
   uint64_t received = 0;
   bool failed = false;

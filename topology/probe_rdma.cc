@@ -36,6 +36,19 @@ double parse_rate(const std::string& text) {
   return gbit * 1e9 / 8;
 }
 
+/// Network interfaces that a port's GIDs belong to; where the kernel does not say, those of its
+/// device. A device in software (Soft-RoCE) has no other device below it.
+std::vector<std::string> interfaces_of(const fs::path& device, const std::string& port) {
+  const fs::path rows = device / "ports" / port / "gid_attrs" / "ndevs";
+  std::vector<std::string> names;
+  for (int i = 0; i < kGidsRead; i++) {
+    const std::string name = read_line((rows / std::to_string(i)).string());
+    if (!name.empty() && std::find(names.begin(), names.end(), name) == names.end())
+      names.push_back(name);
+  }
+  return names.empty() ? names_in(device / "device" / "net") : names;
+}
+
 struct Port {
   bool infiniband = false;
   bool active = false;
@@ -87,7 +100,7 @@ Status probe_rdma(const std::string& sysfs, const NumaIndex& numas, Facts& facts
       const Port port = read_port(root / device / "ports" / number);
       // A second port is a second wire; the first keeps the plain name, as all tools write it.
       const std::string name = number == "1" ? device : device + ":" + number;
-      const std::vector<std::string> netdevs = names_in(root / device / "device" / "net");
+      const std::vector<std::string> netdevs = interfaces_of(root / device, number);
       const auto same =
           std::find_if(facts.host.nics.begin(), facts.host.nics.end(), [&](const Nic& nic) {
             return nic.rdma.empty() &&

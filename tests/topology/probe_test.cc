@@ -204,6 +204,20 @@ TEST_F(Sysfs, RoceJoinsItsInterface) {
             (std::vector<std::string>{"subnet 10.0.1.0/24", "gid prefix fd00:0:0:1::/64"}));
 }
 
+TEST_F(Sysfs, DevicesInSoftwareAreTheirInterfaces) {
+  port("rxe0", 1, "Ethernet", "4: ACTIVE", "2.5 Gb/sec (1X SDR)",
+       {"0000:0000:0000:0000:0000:ffff:0a00:0001"});
+  file("class/infiniband/rxe0/ports/1/gid_attrs/ndevs/0", "eth1");
+  Facts facts;
+  facts.host.nics.resize(2);
+  facts.host.nics[0].name = "eth0";
+  facts.host.nics[1].name = "eth1";
+  ASSERT_TRUE(probe_rdma(root_.string(), {}, facts).is_ok());
+  ASSERT_EQ(facts.host.nics.size(), 2u);
+  EXPECT_EQ(facts.host.nics[0].rdma, "");
+  EXPECT_EQ(facts.host.nics[1].rdma, "rxe0");
+}
+
 TEST_F(Sysfs, GarbageIsPassedOver) {
   fs::create_directories(root_ / "class/infiniband/empty");
   rdma("odd", "0000:11:00.0", 0, "");

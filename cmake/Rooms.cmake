@@ -1,4 +1,4 @@
-# railccl_room(NAME DIR BELOW ROOM... LINK LIBRARY...): a static library of DIR/*.cc.
+# railccl_room(NAME DIR BELOW ROOM... LINK LIBRARY... [WITHOUT FILE...]): a static library of DIR/*.cc.
 #
 # Headers are included as "room/file.h". Each room's folder is reachable only through its own
 # include root (a link in the build tree), and a room gets just the roots of the rooms in BELOW and
@@ -30,8 +30,9 @@ target_include_directories(railccl_options INTERFACE ${PROJECT_SOURCE_DIR}/inclu
 target_compile_definitions(railccl_options INTERFACE RAILCCL_VERSION="${PROJECT_VERSION}")
 
 function(railccl_room name directory)
-  cmake_parse_arguments(ARG "OWN_FLAGS" "" "BELOW;LINK;EXTRA" ${ARGN})
+  cmake_parse_arguments(ARG "OWN_FLAGS" "" "BELOW;LINK;EXTRA;WITHOUT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${directory}/*.cc)
+  list(REMOVE_ITEM sources ${ARG_WITHOUT} "")
   set(root ${CMAKE_BINARY_DIR}/rooms/${name})
   file(MAKE_DIRECTORY ${root})
   file(CREATE_LINK ${directory} ${root}/${name} SYMBOLIC)

@@ -175,7 +175,8 @@ class Guest:
 
     def start(self, command, accel):
         lines = [f"HOSTS={self.options.hosts}", f"RAILS={self.options.rails}",
-                 f"FOLDER={shlex.quote(os.getcwd())}", f"MAIN={shlex.quote(str(HERE / 'guest_main'))}"]
+                 f"FOLDER={shlex.quote(os.getcwd())}",
+                 f"EMULATED={int(accel == 'tcg')}", f"MAIN={shlex.quote(str(HERE / 'guest_main'))}"]
         for name in ("PATH", "HOME", "LD_LIBRARY_PATH", *self.options.env):
             name, given, value = name.partition("=")
             value = value if given else os.environ.get(name)
@@ -260,7 +261,7 @@ class Guest:
 
 
 def guest_run(options, command):
-    kernel = Kernel(pathlib.Path(options.cache))
+    kernel = Kernel(pathlib.Path(options.cache).absolute())
     kernel.prepare()
     # KVM may be there and of no use: a nested machine without support of its host.
     useless = kernel.cache / f"no-kvm-{boot_id()}"
@@ -311,7 +312,7 @@ def main():
         reason = "no /dev/kvm that can be opened; emulated this would take too long"
     if reason is None:
         try:
-            Kernel(pathlib.Path(options.cache)).prepare()
+            Kernel(pathlib.Path(options.cache).absolute()).prepare()
         except GuestError as error:
             reason = str(error)
     if reason is not None:

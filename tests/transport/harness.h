@@ -274,12 +274,16 @@ inline Context context_of(int rank, int ranks, uint64_t job, uint64_t process,
 class RealWorld final : public TestWorld {
  public:
   using Wrap = std::function<std::unique_ptr<Transport>(std::unique_ptr<Transport>, int rank)>;
-  RealWorld(const std::string& kind, int ranks, const Settings& settings, Wrap wrap = nullptr) {
+  /// What a rank is told beyond the usual.
+  using Adapt = std::function<void(Context*)>;
+  RealWorld(const std::string& kind, int ranks, const Settings& settings, Wrap wrap = nullptr,
+            const Adapt& adapt = nullptr) {
     uint64_t job = 0;
     EXPECT_TRUE(secret_bytes(&job, sizeof(job)));
     Peers peers;
     for (int r = 0; r < ranks; r++) {
-      const Context context = context_of(r, ranks, job, 99, settings);
+      Context context = context_of(r, ranks, job, 99, settings);
+      if (adapt) adapt(&context);
       Result<std::unique_ptr<Transport>> made = kind_of(kind).create(context);
       EXPECT_TRUE(made.is_ok()) << made.status().text();
       transports_.push_back(std::move(made).value());

@@ -12,9 +12,10 @@
 //
 // A's NICs carry (3/2 X + Y)/3 = 2/5 n in each direction, the others' (3/2 X + 5/3 Y)/4 = 2/5 n;
 // the cut bound is 2 * 3/15 n, and with the rail dropped everywhere 1/2 n would be needed. No byte
-// is on the spine. Every chunk has its share of X and of Y, so that both go on alike. Each rank has
-// five stages, which in leaves come in another order than in others. Scratch: what the inner
-// patterns take for one chunk; partial sums live in the output.
+// is on the spine. X and Y are pipelines side by side, on channels of their own: neither waits for
+// the other, and each uses what the other leaves of the NICs that they share. X has three stages, Y
+// five, which in leaves come in another order than in others. Scratch: what the inner patterns take
+// for one chunk; partial sums live in the output.
 #include <algorithm>
 #include <set>
 
@@ -136,11 +137,23 @@ class Writer {
 
   bool leaf() const { return leaf_; }
 
-  void reduce_within(Builder& b, int channel, const Region& in, const Region& out) const {
-    reduce(stage(b, group_, channel, in.count, Pre::yes), plan_.all, x(in), x(out), 0, ~0ull);
-    const Region from = y(in), to = y(out);
+  // Of X.
+
+  void reduce_x(Builder& b, int channel, const Region& in, const Region& out) const {
+    reduce(stage(b, group_, channel, in.count, Pre::yes), plan_.all, in, out, 0, ~0ull);
+  }
+  void across_x(Builder& b, int channel, const Region& out) const {
+    across(b, channel, plan_.all, out);
+  }
+  void gather_x(Builder& b, int channel, const Region& out) const {
+    gather(stage(b, group_, channel, out.count), plan_.all, out);
+  }
+
+  // Of Y.
+
+  void reduce_y(Builder& b, int channel, const Region& from, const Region& to) const {
     if (leaf_)
-      return reduce(stage(b, group_, channel, in.count, Pre::yes), *own_, from, to, 0, ~0ull);
+      return reduce(stage(b, group_, channel, from.count, Pre::yes), *own_, from, to, 0, ~0ull);
     // One reduction for all neighbouring pieces that leaves handed to the same ranks of this host:
     // for those ranks, what they got is their input.
     const std::vector<Piece> pieces = plan_.pieces(topology_, from.count);
@@ -149,16 +162,15 @@ class Writer {
       size_t next = i + 1;
       while (next < pieces.size() && fed_by(pieces[next]) == fed) next++;
       const bool me = fed.contains(rank_);
-      reduce(stage(b, group_, channel, in.count, me ? Pre::no : Pre::yes), *own_, me ? to : from,
+      reduce(stage(b, group_, channel, from.count, me ? Pre::no : Pre::yes), *own_, me ? to : from,
              to, pieces[i].begin, pieces[next - 1].end);
       i = next;
     }
   }
 
   /// Leaves hand over, and their neighbours add.
-  void pass_up(Builder& b, int channel, const Region& in, const Region& out) const {
+  void pass_up(Builder& b, int channel, const Region& from, const Region& to) const {
     b.channel(channel);
-    const Region from = y(in), to = y(out);
     for (const Piece& piece : plan_.pieces(topology_, to.count)) {
       bool raw = true;
       const plan::Slice sum = to.part(piece.begin, piece.end - piece.begin).slice();
@@ -172,14 +184,12 @@ class Writer {
     }
   }
 
-  void reduce_across(Builder& b, int channel, const Region& out) const {
-    across(b, channel, plan_.all, x(out));
-    if (!leaf_) across(b, channel, plan_.rings, y(out));
+  void across_y(Builder& b, int channel, const Region& out) const {
+    if (!leaf_) across(b, channel, plan_.rings, out);
   }
 
-  void pass_down(Builder& b, int channel, const Region& out) const {
+  void pass_down(Builder& b, int channel, const Region& to) const {
     b.channel(channel);
-    const Region to = y(out);
     for (const Piece& piece : plan_.pieces(topology_, to.count)) {
       const plan::Slice result = to.part(piece.begin, piece.end - piece.begin).slice();
       for (const Pass& pass : piece.passes) {
@@ -189,15 +199,11 @@ class Writer {
     }
   }
 
-  void gather_within(Builder& b, int channel, const Region& out) const {
-    gather(stage(b, group_, channel, out.count), plan_.all, x(out));
-    gather(stage(b, group_, channel, out.count), *own_, y(out));
+  void gather_y(Builder& b, int channel, const Region& out) const {
+    gather(stage(b, group_, channel, out.count), *own_, out);
   }
 
  private:
-  Region x(const Region& whole) const { return Plan::x(whole, plan_.leaves); }
-  Region y(const Region& whole) const { return Plan::y(whole, plan_.leaves); }
-
   static Stage stage(Builder& b, const Group& group, int channel, uint64_t count, Pre pre = Pre::no,
                      Post post = Post::no) {
     // One chunk is one message: the loop over chunks is the caller's.
@@ -256,7 +262,7 @@ class Writer {
   Group group_;                  // ranks of this host
 };
 
-constexpr int kStages = 5;
+constexpr int kStagesX = 3, kStagesY = 5;
 
 bool supports(const plan::Request& request, const topology::Topology& topology) {
   return request.collective == Collective::all_reduce && has_rails(topology) &&
@@ -269,17 +275,19 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const double n = static_cast<double>(plan::bytes_of(request));
   const int hosts = plan.all.parts(), most = topology.ranks_per_host_max();
   const auto element_bytes = static_cast<double>(size_of(request.datatype));
-  const auto chunk = std::min(chunk_of(tuning, plan.rings), std::max<uint64_t>(1, request.count));
+  const Region whole{plan::Buffer::output, plan::kHere, 0, request.count};
+  const Region x = Plan::x(whole, plan.leaves), y = Plan::y(whole, plan.leaves);
+  const auto chunk = std::min(chunk_of(tuning, plan.rings), std::max<uint64_t>(1, y.count));
   const uint64_t chunk_bytes = chunk * size_of(request.datatype);
   const AllReducePattern& outer =
       all_reduce_across(hosts, chunk_bytes / static_cast<uint64_t>(plan.rings.count()));
   const SpreadPattern& inner = spread_within(most, chunk_bytes);
-  const auto chunks = static_cast<double>(plan::chunk_count(request.count, chunk));
+  const auto chunks = std::max(1.0, static_cast<double>(plan::chunk_count(y.count, chunk)));
+  const auto chunks_x = static_cast<double>(plan::chunk_count(x.count, chunk_of(tuning, plan.all)));
 
   plan::Cost cost;
   cost.staged = true;
   PortMeter meter(topology);
-  const Region whole{plan::Buffer::output, plan::kHere, 0, request.count};
   const auto add_rings = [&](const Shards& shards, const Region& region) {
     for (int s = 0; region.count > 0 && s < shards.count(); s++) {
       const double bytes = static_cast<double>(shards.of(region, s).count) * element_bytes;
@@ -289,29 +297,69 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
                   outer.bytes(static_cast<int>(owners.size()), bytes));
     }
   };
-  add_rings(plan.all, Plan::x(whole, plan.leaves));
-  const Region y = Plan::y(whole, plan.leaves);
+  add_rings(plan.all, x);
   add_rings(plan.rings, y);
-  double passed_at_once = 0;
   for (const Piece& piece : plan.pieces(topology, y.count)) {
     const double bytes = static_cast<double>(piece.end - piece.begin) * element_bytes;
-    passed_at_once = std::max(passed_at_once, static_cast<double>(piece.passes.size()));
     for (const Pass& pass : piece.passes) {
       meter.add(pass.leaf, pass.neighbour, bytes);
       meter.add(pass.neighbour, pass.leaf, bytes);
     }
   }
   meter.charge(cost);
+  // The ways of the first chunk to the rings and of the last one from them are not hidden; together
+  // they take about as long as the rings of one.
+  cost.outer_bytes *= 1 + 1 / chunks;
   cost.inner_bytes = 2 * n * (most - 1) / most;
   cost.cross_bytes = cost.inner_bytes * cross_share(topology);
   cost.inner_rounds = 2 * inner.rounds(most);
   cost.inner_extra = 2 * inner.extra(most);
-  // The ways of the first chunk to the rings and of the last one from them are not hidden.
-  cost.outer_rounds = chunks * outer.rounds(hosts) + 2;
+  cost.outer_rounds = std::max(chunks, chunks_x) * outer.rounds(hosts) + 2;
   const auto turns = std::min<size_t>(plan.leaves.others.size(), Leaves::kNeighbours);
   cost.outer_extra = 2 * chunks * (static_cast<double>(turns) - 1);
   cost.local_bytes = n;
   return cost;
+}
+
+void write_x(Builder& b, const Writer& writer, int first, const Region& in, const Region& out,
+             uint64_t chunk) {
+  const auto within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.reduce_x(to, channel, in.part(from, n), out.part(from, n));
+  };
+  const auto across = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.across_x(to, channel, out.part(from, n));
+  };
+  const auto gather = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.gather_x(to, channel, out.part(from, n));
+  };
+  write_stages(b, first, in.count, chunk, {within, across, gather});
+}
+
+void write_y(Builder& b, const Writer& writer, int first, const Region& in, const Region& out,
+             uint64_t chunk) {
+  const auto reduce_within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.reduce_y(to, channel, in.part(from, n), out.part(from, n));
+  };
+  const auto pass_up = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.pass_up(to, channel, in.part(from, n), out.part(from, n));
+  };
+  const auto across = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.across_y(to, channel, out.part(from, n));
+  };
+  const auto pass_down = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.pass_down(to, channel, out.part(from, n));
+  };
+  const auto gather_within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+    writer.gather_y(to, channel, out.part(from, n));
+  };
+  // Leaves reduce, hand over, get back and gather; others get, reduce, gather and hand back.
+  const int within = first, up = first + 1, rings = first + 2, down = first + 3, back = first + 4;
+  if (writer.leaf())
+    write_stages(b, {within, up, rings, down, back}, in.count, chunk,
+                 {reduce_within, pass_up, across, pass_down, gather_within});
+  else
+    write_stages(b, {up, within, rings, back, down}, in.count, chunk,
+                 {pass_up, reduce_within, across, gather_within, pass_down});
 }
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
@@ -319,35 +367,14 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
   Builder b(request, topology.size(), rank, "rail_leaf");
   const Plan plan(topology);
   const Writer writer(topology, plan, rank, size_of(request.datatype));
-  const auto lanes = static_cast<uint64_t>(lanes_of(tuning, kStages));
+  const auto lanes = static_cast<uint64_t>(lanes_of(tuning, kStagesX + kStagesY));
   for (uint64_t lane = 0; lane < lanes; lane++) {
     const Region in = b.input().block(lane, lanes), out = b.output().block(lane, lanes);
-    const auto reduce_within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
-      writer.reduce_within(to, channel, in.part(from, n), out.part(from, n));
-    };
-    const auto pass_up = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
-      writer.pass_up(to, channel, in.part(from, n), out.part(from, n));
-    };
-    const auto across = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
-      writer.reduce_across(to, channel, out.part(from, n));
-    };
-    const auto pass_down = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
-      writer.pass_down(to, channel, out.part(from, n));
-    };
-    const auto gather_within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
-      writer.gather_within(to, channel, out.part(from, n));
-    };
-    // Leaves reduce, hand over, get back and gather; others get, reduce, gather and hand back.
-    const int first = static_cast<int>(lane) * kStages;
-    const int within = first, up = first + 1, rings = first + 2, down = first + 3,
-              gather = first + 4;
-    const uint64_t chunk = chunk_of(tuning, plan.rings);
-    if (writer.leaf())
-      write_stages(b, {within, up, rings, down, gather}, in.count, chunk,
-                   {reduce_within, pass_up, across, pass_down, gather_within});
-    else
-      write_stages(b, {up, within, rings, gather, down}, in.count, chunk,
-                   {pass_up, reduce_within, across, gather_within, pass_down});
+    const int first = static_cast<int>(lane) * (kStagesX + kStagesY);
+    write_x(b, writer, first, Plan::x(in, plan.leaves), Plan::x(out, plan.leaves),
+            chunk_of(tuning, plan.all));
+    write_y(b, writer, first + kStagesX, Plan::y(in, plan.leaves), Plan::y(out, plan.leaves),
+            chunk_of(tuning, plan.rings));
   }
   return std::move(b).take();
 }

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """A network of hosts with several NICs each, on one machine, out of network namespaces.
 
-    lab.py up demo --hosts 4 --rails 2 --rate 200 --oversubscription 4
+    lab.py up demo --hosts 4 --rails 2 --rate 200 --oversubscription 4 [--flat]
     lab.py exec demo 0 COMMAND...            inside host 0
     lab.py link demo 1 0 silent              down, silent, slow (--factor), mend
     lab.py bytes demo
@@ -10,6 +10,9 @@
 Every host has a NIC `rail0`, `rail1`, ... on each rail; all NICs of a rail meet in one leaf switch,
 and a router, the spine, joins the leaves. Host h is 10.78.RAIL.(h+1) there. A link carries its rate
 in each direction. docs/testing.md says what this is for; comments here say why it is set up so.
+
+With --flat the spine is a switch, too, and all NICs, `eth0`, `eth1`, ..., are in one subnet: nothing
+but measuring tells which leaf a NIC is on, for each host's cables are plugged in another order.
 
 There is no file of state: what a lab is like is written into its own namespaces, and goes with
 them. Needs root, iproute2 and util-linux; missing() says what is not there.
@@ -51,6 +54,7 @@ class Shape:
     rails: int = 2
     rate: float = 200
     oversubscription: float = 1  # 4: the spine carries a quarter of what all hosts can send
+    flat: bool = False  # one subnet for all NICs, and cables in disorder
 
     def check(self):
         if not (1 <= self.hosts <= HOSTS_MAX and 1 <= self.rails <= RAILS_MAX):
@@ -156,6 +160,7 @@ echo 262144 > tcp_limit_output_bytes
 # answers for its own address only, or the rails would mix.
 for nic in conf/*; do echo 0 > $nic/rp_filter; echo 1 > $nic/arp_ignore; echo 2 > $nic/arp_announce; done
 """
+FLAT_PREFIX = 16
 SPINE_SETTINGS = """
 echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
 cd /proc/sys/net/ipv4
@@ -229,8 +234,21 @@ class Lab:
     def hostname(self, host):
         return f"{self.name}-h{host}"
 
+    def slot(self, host, rail):
+        """The number of the host's NIC that is cabled to the rail's leaf."""
+        if not self.shape.flat:
+            return rail
+        return (rail - host if host % 2 == 0 else host - rail) % self.shape.rails
+
+    def _in_order(self, host):
+        """The rails in the order of the host's NICs."""
+        return sorted(range(self.shape.rails), key=lambda rail: self.slot(host, rail))
+
+    def nic(self, host, rail):
+        return f"eth{self.slot(host, rail)}" if self.shape.flat else f"rail{rail}"
+
     def address(self, host, rail):
-        return f"{NETWORK}.{rail}.{host + 1}"
+        return f"{NETWORK}.{self.slot(host, rail)}.{host + 1}"
 
     def links(self):
         return [(h, r) for h in range(self.shape.hosts) for r in range(self.shape.rails)]
@@ -245,30 +263,40 @@ class Lab:
         veth = f"mtu {MTU} gso_max_size {SEGMENT} type veth peer name"
         peer = f"netns {self.leaves} mtu {MTU} gso_max_size {SEGMENT}"
         run(["ip", "-batch", "-"], "".join(
-            [f"link add rail{r} netns {self.host(h)} {veth} port{r}-{h} {peer}\n"
-             for h, r in self.links()] +
+            [f"link add {self.nic(h, r)} netns {self.host(h)} {veth} port{r}-{h} {peer}\n"
+             for h in hosts for r in self._in_order(h)] +
             [f"link add leaf{r} netns {self.spine} {veth} spine{r} {peer}\n" for r in rails]))
         self._build_leaves(rails)
-        batch("ip", self.spine, ["link set lo up"] + [line for r in rails for line in (
-            f"address add {NETWORK}.{r}.254/24 dev leaf{r}", f"link set leaf{r} up")])
+        lines = ["link set lo up"]
+        if self.shape.flat:
+            lines += self._switch("spine", [f"leaf{r}" for r in rails])
+        else:
+            lines += [line for r in rails for line in (
+                f"address add {NETWORK}.{r}.254/24 dev leaf{r}", f"link set leaf{r} up")]
+        batch("ip", self.spine, lines)
         batch("tc", self.spine, [line for r in rails for line in
                                  shaping(f"leaf{r}", self._spine_rate(), self.shape.hosts)])
         in_network(self.spine, SPINE_SETTINGS)
         for h in hosts:
             self._build_host(h, rails)
+        for h in hosts:
+            self._await_carriers(h)
         shape = json.dumps(dataclasses.asdict(self.shape), separators=(",", ":"))
         run(["ip", "-n", self.leaves, "link", "set", "lo", "alias", shape])
 
-    def _build_leaves(self, rails):
+    @staticmethod
+    def _switch(name, ports):
         # A bridge that runs its usual protocols says nothing for half a minute after a port comes
         # up, and one that snoops may forget who wants multicasts.
+        return [f"link add {name} mtu {MTU} type bridge stp_state 0 forward_delay 0 "
+                "mcast_snooping 0",
+                *(f"link set {port} master {name} up" for port in ports), f"link set {name} up"]
+
+    def _build_leaves(self, rails):
         lines = ["link set lo up"]
         for r in rails:
-            lines.append(f"link add switch{r} mtu {MTU} type bridge stp_state 0 forward_delay 0 "
-                         "mcast_snooping 0")
             ports = [f"port{r}-{h}" for h in range(self.shape.hosts)] + [f"spine{r}"]
-            lines += [f"link set {port} master switch{r} up" for port in ports]
-            lines.append(f"link set switch{r} up")
+            lines += self._switch(f"switch{r}", ports)
         batch("ip", self.leaves, lines)
         rates = [(f"port{r}-{h}", self.shape.rate) for h, r in self.links()]
         rates += [(f"spine{r}", self._spine_rate()) for r in rails]
@@ -279,21 +307,36 @@ class Lab:
     def _build_host(self, host, rails):
         in_network(self.host(host), HOST_SETTINGS)
         lines = ["link set lo up"]
-        for r in rails:
-            mine, table = self.address(host, r), 100 + r
+        for r in self._in_order(host):  # of several routes to a subnet the first one is used
+            mine, table, nic = self.address(host, r), 100 + r, self.nic(host, r)
+            if self.shape.flat:
+                # No rules: which NIC a packet leaves by is the program's affair, as on any host that
+                # was given several addresses of one subnet.
+                lines += [f"address add {mine}/{FLAT_PREFIX} dev {nic}", f"link set {nic} up"]
+                continue
             # What is sent from a NIC's address leaves by that NIC, whatever its destination: to
             # another rail by way of the spine. Without these rules the destination would decide.
-            lines += [f"address add {mine}/24 dev rail{r}", f"link set rail{r} up",
-                      f"route add {NETWORK}.{r}.0/24 dev rail{r} src {mine} table {table}",
-                      f"route add default via {NETWORK}.{r}.254 dev rail{r} src {mine} table {table}",
+            lines += [f"address add {mine}/24 dev {nic}", f"link set {nic} up",
+                      f"route add {NETWORK}.{r}.0/24 dev {nic} src {mine} table {table}",
+                      f"route add default via {NETWORK}.{r}.254 dev {nic} src {mine} table {table}",
                       f"rule add pref {table} from {mine} lookup {table}"]
         batch("ip", self.host(host), lines)
         batch("tc", self.host(host),
-              [line for r in rails for line in shaping(f"rail{r}", self.shape.rate)])
+              [line for r in rails for line in shaping(self.nic(host, r), self.shape.rate)])
         names = ["127.0.0.1 localhost"]
         names += [f"{self.address(h, 0)} {self.hostname(h)}" for h in range(self.shape.hosts)]
         run(["nsenter", f"--net=/run/netns/{self.host(host)}", "unshare", "--uts", "--ipc", "--mount",
              "sh", "-ec", HOST_PROCESS, self.hostname(host)], "\n".join(names) + "\n")
+
+    def _await_carriers(self, host):
+        # The kernel tells of a carrier by and by; a program that looks earlier finds no network.
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            links = json.loads(run(["ip", "-n", self.host(host), "-j", "link"]))
+            if all(link["operstate"] == "UP" for link in links if link["ifname"] != "lo"):
+                return
+            time.sleep(0.01)
+        raise LabError(f"the NICs of host {host} do not come up")
 
     def _keeper(self, host):
         if host not in self._keepers:
@@ -369,26 +412,25 @@ class Lab:
                 time.sleep(0.01)
 
     def _set_rate(self, host, rail, rate):
-        batch("tc", self.host(host), classes(f"rail{rail}", rate, 0))
+        batch("tc", self.host(host), classes(self.nic(host, rail), rate, 0))
         batch("tc", self.leaves, classes(f"port{rail}-{host}", rate, self.shape.hosts))
 
     def counters(self):
         """Bytes so far: {(host, rail): (sent, received)} by the hosts, and what the spine took in."""
         links = {}
         for host in range(self.shape.hosts):
-            for rail, (received, sent) in self._bytes(self.host(host), "rail").items():
+            counts = self._bytes(self.host(host))
+            for rail in range(self.shape.rails):
+                received, sent = counts[self.nic(host, rail)]
                 links[(host, rail)] = (sent, received)
-        return links, sum(received for received, _ in self._bytes(self.spine, "leaf").values())
+        of_spine = self._bytes(self.spine)
+        return links, sum(of_spine[f"leaf{rail}"][0] for rail in range(self.shape.rails))
 
     @staticmethod
-    def _bytes(namespace, prefix):
-        found = {}
-        for link in json.loads(run(["ip", "-n", namespace, "-j", "-s", "link"])):
-            if link["ifname"].startswith(prefix):
-                counts = link["stats64"]
-                found[int(link["ifname"][len(prefix):])] = (counts["rx"]["bytes"],
-                                                            counts["tx"]["bytes"])
-        return found
+    def _bytes(namespace):
+        """(received, sent) of each device."""
+        return {link["ifname"]: (link["stats64"]["rx"]["bytes"], link["stats64"]["tx"]["bytes"])
+                for link in json.loads(run(["ip", "-n", namespace, "-j", "-s", "link"]))}
 
     def down(self):
         """Ends what runs inside and removes everything; also a lab that was half made."""
@@ -420,7 +462,8 @@ def sweep():
 def show_bytes(lab):
     links, spine = lab.counters()
     for (host, rail), (sent, received) in sorted(links.items()):
-        print(f"{lab.hostname(host)} rail{rail} sent {sent} received {received}")
+        print(f"{lab.hostname(host)} {lab.nic(host, rail)}, rail {rail}: sent {sent} "
+              f"received {received}")
     print(f"spine {spine}")
 
 
@@ -434,6 +477,7 @@ def main():
     up.add_argument("--rails", type=int, default=shape.rails)
     up.add_argument("--rate", type=float, default=shape.rate, help="Mbit/s of a link")
     up.add_argument("--oversubscription", type=float, default=1, help="of the spine")
+    up.add_argument("--flat", action="store_true", help="one subnet for all NICs, cables in disorder")
     for action, meaning in (("down", "remove a lab"), ("bytes", "what the links carried")):
         actions.add_parser(action, help=meaning).add_argument("name")
     inside = actions.add_parser("exec", help="run a command in a host")
@@ -451,8 +495,8 @@ def main():
     link.add_argument("--factor", type=float, default=10, help="of slow")
     options = parser.parse_args()
     if options.action == "up":
-        Lab.up(Shape(options.hosts, options.rails, options.rate, options.oversubscription),
-               options.name)
+        Lab.up(Shape(options.hosts, options.rails, options.rate, options.oversubscription,
+                     options.flat), options.name)
     elif options.action == "down":
         Lab(options.name, shape).down()
     elif options.action == "bytes":

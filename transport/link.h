@@ -17,6 +17,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -87,6 +88,8 @@ struct Peers {
   std::vector<uint64_t> host_ids;   // equal for ranks that can share memory
   std::vector<uint64_t> processes;  // equal for ranks (threads) of one process
   std::vector<std::string> nics;    // names of those that ranks shall use; all empty: not known
+  /// The rail of a rank's host's NIC by name, -1: none or not known. Called by set_peers() only.
+  std::function<int(int rank, const std::string& nic)> rail_of = nullptr;
 };
 
 /// What one of this rank's NICs was measured to carry to other hosts.

@@ -90,9 +90,18 @@ Status PathTransport::set_peers(const Peers& peers) {
       return endpoint.interface == peers.nics[rank];
     });
   };
-  for (size_t r = 0; r < ranks; r++)
-    if (all[r]) nearest_first(all[r]->endpoints, r);
+  const auto set_rails = [&](std::vector<TcpEndpoint>& endpoints, size_t rank) {
+    if (!peers.rail_of) return;
+    for (TcpEndpoint& endpoint : endpoints)
+      endpoint.rail = peers.rail_of(static_cast<int>(rank), endpoint.interface);
+  };
+  for (size_t r = 0; r < ranks; r++) {
+    if (!all[r]) continue;
+    nearest_first(all[r]->endpoints, r);
+    set_rails(all[r]->endpoints, r);
+  }
   nearest_first(endpoints_, static_cast<size_t>(context_.rank));
+  set_rails(endpoints_, static_cast<size_t>(context_.rank));
   // Whom no pair of interfaces leads to, another medium may reach; both sides see it alike.
   for (size_t r = 0; r < ranks; r++) {
     const bool same_host = peers.host_ids[r] == context_.host_id;

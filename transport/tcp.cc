@@ -37,6 +37,7 @@ class SocketMaker final : public PathMaker {
     std::unique_ptr<NicPath> finish(UniqueFd connection, bool one_of_several) override {
       std::string nic;
       std::string name = tcp_peer_text(connection.get(), *ours_, &nic);
+      tcp_tie_accepted(connection.get(), *ours_, nic);
       return std::make_unique<SocketPath>(std::move(connection), std::move(nic), std::move(name),
                                           one_of_several);
     }

@@ -10,6 +10,10 @@
 #include <cerrno>
 #include <climits>
 #include <cstring>
+#include <fstream>
+#include <system_error>
+
+#include "base/log.h"
 
 namespace railccl::transport {
 namespace {
@@ -83,6 +87,13 @@ Result<TcpListener> listen_at(const sockaddr_storage& address) {
   return TcpListener{std::move(fd), port_of(bound)};
 }
 
+/// A dual-stack listener shows IPv4 peers as ::ffff:10.0.0.4.
+std::string plain_text_of(const sockaddr_storage& address) {
+  std::string text = text_of(address);
+  if (text.starts_with("::ffff:")) text.erase(0, 7);
+  return text;
+}
+
 std::string endpoint_text(const std::string& address, uint16_t port, const std::string& interface) {
   const bool brackets = address.find(':') != std::string::npos;
   return fmt::format("{}{}{}:{}{}{}", brackets ? "[" : "", address, brackets ? "]" : "", port,
@@ -123,7 +134,8 @@ std::optional<TcpPath> tcp_path(const std::vector<TcpEndpoint>& ours,
         const sockaddr_storage& b = to.address.address;
         if (a.ss_family != b.ss_family || is_loopback(a) != is_loopback(b)) continue;
         if (is_loopback(a) && !same_host) continue;
-        if (good(from, to)) return TcpPath{from, to};
+        if (good(from, to))
+          return TcpPath{from, to, !same_host && tcp_must_tie(ours, from.interface)};
       }
     }
     return std::nullopt;
@@ -131,9 +143,13 @@ std::optional<TcpPath> tcp_path(const std::vector<TcpEndpoint>& ours,
   const auto link_local = [](const TcpEndpoint& a, const TcpEndpoint& b) {
     return is_link_local(a.address.address) || is_link_local(b.address.address);
   };
-  auto path = find([&](const TcpEndpoint& from, const TcpEndpoint& to) {
+  const auto near = [&](const TcpEndpoint& from, const TcpEndpoint& to) {
     return !link_local(from, to) && same_subnet(from.address, to.address.address);
+  };
+  auto path = find([&](const TcpEndpoint& from, const TcpEndpoint& to) {
+    return near(from, to) && from.rail >= 0 && from.rail == to.rail;
   });
+  if (!path) path = find(near);
   if (!path) path = find([&](const auto& from, const auto& to) { return !link_local(from, to); });
   if (!path) path = find([&](const auto&, const auto&) { return true; });
   return path;
@@ -160,16 +176,63 @@ std::vector<TcpPath> tcp_paths(const std::vector<TcpEndpoint>& ours,
     if (is_loopback(a) || is_loopback(b) || text(from) == text(to)) return false;
     return same_subnet(from.address, b) || (routed && from.interface == to.interface);
   };
-  // In one flat subnet every pair leads there: those of equal names are the likeliest rails.
-  for (const bool equal_names : {true, false}) {
+  // In one flat subnet every pair leads there.
+  enum class Alike : uint8_t { rail, name, nothing };
+  const auto alike = [](const TcpEndpoint& from, const TcpEndpoint& to, Alike how) {
+    if (how == Alike::rail) return from.rail >= 0 && from.rail == to.rail;
+    return how == Alike::nothing || from.interface == to.interface;
+  };
+  for (const Alike how : {Alike::rail, Alike::name, Alike::nothing}) {
     for (const TcpEndpoint& from : ours) {
       for (const TcpEndpoint& to : theirs) {
-        if (equal_names && from.interface != to.interface) continue;
-        if (!used(from, to) && leads_there(from, to)) paths.push_back({from, to});
+        if (alike(from, to, how) && !used(from, to) && leads_there(from, to))
+          paths.push_back({from, to, tcp_must_tie(ours, from.interface)});
       }
     }
   }
   return paths;
+}
+
+bool tcp_answers_alone(const std::string& interface) {
+  int ignore = 0;
+  for (const std::string& which : {std::string("all"), interface}) {
+    std::ifstream file("/proc/sys/net/ipv4/conf/" + which + "/arp_ignore");
+    int value = 0;
+    if (file >> value) ignore = std::max(ignore, value);  // as the kernel takes the two together
+  }
+  return ignore > 0;
+}
+
+bool tcp_must_tie(const std::vector<TcpEndpoint>& ours, const std::string& interface) {
+  const auto crowded = [&](const TcpEndpoint& mine) {
+    return std::any_of(ours.begin(), ours.end(), [&](const TcpEndpoint& other) {
+      return other.interface != interface && !is_link_local(other.address.address) &&
+             same_subnet(mine.address, other.address.address);
+    });
+  };
+  const bool any = std::any_of(ours.begin(), ours.end(), [&](const TcpEndpoint& mine) {
+    return mine.interface == interface && crowded(mine);
+  });
+  return any && tcp_answers_alone(interface);
+}
+
+void tcp_tie(int socket, const std::string& interface) {
+  if (setsockopt(socket, SOL_SOCKET, SO_BINDTODEVICE, interface.c_str(),
+                 static_cast<socklen_t>(interface.size())) != 0)
+    log::trace("tcp: a socket cannot be tied to {}: {}", interface,
+               std::system_category().message(errno));
+}
+
+void tcp_tie_accepted(int socket, const std::vector<TcpEndpoint>& ours,
+                      const std::string& interface) {
+  sockaddr_storage far{};
+  socklen_t length = sizeof(far);
+  if (getpeername(socket, reinterpret_cast<sockaddr*>(&far), &length) != 0) return;
+  const std::string text = plain_text_of(far);
+  const bool own = std::any_of(ours.begin(), ours.end(), [&](const TcpEndpoint& endpoint) {
+    return text_of(endpoint.address.address) == text;
+  });
+  if (!own && tcp_must_tie(ours, interface)) tcp_tie(socket, interface);
 }
 
 Result<UniqueFd> tcp_connect(const TcpPath& path, uint16_t port, int64_t timeout_ms) {
@@ -184,6 +247,7 @@ Result<UniqueFd> tcp_connect(const TcpPath& path, uint16_t port, int64_t timeout
   }
   RAILCCL_TRY(UniqueFd fd, make_socket(target.ss_family));
   tune(fd.get(), timeout_ms);
+  if (path.tied) tcp_tie(fd.get(), path.from.interface);
   // The port is chosen at connect, when the pair of addresses is known: more connections fit.
   set_option(fd.get(), IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1);
   if (bind(fd.get(), reinterpret_cast<sockaddr*>(&source), length_of(source)) != 0) {
@@ -239,11 +303,7 @@ std::string tcp_peer_text(int socket, const std::vector<TcpEndpoint>& ours,
     return "address unknown";
   }
   std::string interface;
-  std::string near_text = text_of(near);
-  std::string far_text = text_of(far);
-  // A dual-stack listener shows IPv4 peers as ::ffff:10.0.0.4.
-  for (std::string* text : {&near_text, &far_text})
-    if (text->starts_with("::ffff:")) text->erase(0, 7);
+  const std::string near_text = plain_text_of(near), far_text = plain_text_of(far);
   for (const TcpEndpoint& endpoint : ours)
     if (text_of(endpoint.address.address) == near_text) interface = endpoint.interface;
   if (interface_name != nullptr) *interface_name = interface;

@@ -26,20 +26,38 @@ Result<TcpListener> tcp_listen(const std::vector<TcpEndpoint>& endpoints);
 Result<std::vector<TcpEndpoint>> tcp_endpoints(const Settings& settings,
                                                const std::vector<std::string>& preferred);
 
-/// From which address of ours to which of theirs. In this order: a shared subnet (nearest of our
-/// interfaces first), then any routable pair, then link-local ones. Loopback only on one host.
+/// From which address of ours to which of theirs. In this order: a shared subnet (of one rail
+/// before others, then nearest of our interfaces first), then any routable pair, then link-local
+/// ones. Loopback only on one host.
 struct TcpPath {
   TcpEndpoint from;
   TcpEndpoint to;
+  bool tied = false;  // leave by our interface, where the routes may name another
 };
 std::optional<TcpPath> tcp_path(const std::vector<TcpEndpoint>& ours,
                                 const std::vector<TcpEndpoint>& theirs, bool same_host);
 
 /// That path, and after it one for each further pair of interfaces that leads there: in a shared
 /// subnet, or of equal names where the first path is routed. None shares an interface with another.
-/// Only the first on one host.
+/// In one flat subnet NICs of one rail are paired, then those of equal names. Only the first on one
+/// host.
 std::vector<TcpPath> tcp_paths(const std::vector<TcpEndpoint>& ours,
                                const std::vector<TcpEndpoint>& theirs, bool same_host);
+
+/// Must connections of our `interface` be tied to it? So it is when others of our interfaces are in
+/// its subnet: by the routes all of them would send through the first one. Not where the interface
+/// does not keep its address to itself (net.ipv4.conf.*.arp_ignore is 0): a tied connection hears
+/// only what comes in by its interface, and there neighbours may have learnt another one's address.
+bool tcp_must_tie(const std::vector<TcpEndpoint>& ours, const std::string& interface);
+/// Does the kernel answer ARP for this interface's addresses by this interface alone?
+bool tcp_answers_alone(const std::string& interface);
+/// Ties a socket to an interface. Needs no privilege (since Linux 5.7); where it fails, the routes
+/// decide as before.
+void tcp_tie(int socket, const std::string& interface);
+/// The same for a connection that came in by `interface` of `ours`, where it must be and the far
+/// end is not this host.
+void tcp_tie_accepted(int socket, const std::vector<TcpEndpoint>& ours,
+                      const std::string& interface);
 
 /// Starts a connection; it is up or has failed (tcp_error) when the socket becomes writable.
 Result<UniqueFd> tcp_connect(const TcpPath& path, uint16_t port, int64_t timeout_ms);

@@ -22,6 +22,7 @@ namespace railccl::transport {
 struct TcpEndpoint {
   InterfaceAddress address;  // port 0
   std::string interface;     // its name over there
+  int rail = -1;             // the topology's word, not published; -1: none or not known
 };
 
 /// What a rank publishes: where it listens, nearest interface first.

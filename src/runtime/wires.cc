@@ -252,10 +252,11 @@ Wires::Wires(int rank, int ranks, std::vector<std::unique_ptr<Transport>> media)
 Status Wires::set_peers(const std::vector<std::vector<transport::Address>>& addresses,
                         const std::vector<uint64_t>& host_ids,
                         const std::vector<uint64_t>& processes,
-                        const std::vector<std::string>& nics) {
+                        const std::vector<std::string>& nics,
+                        const std::function<int(int, const std::string&)>& rail_of) {
   for (size_t m = 0; m < media_.size(); m++) {
     RAILCCL_CHECK(media_[m]
-                      ->set_peers({addresses[m], host_ids, processes, nics})
+                      ->set_peers({addresses[m], host_ids, processes, nics, rail_of})
                       .context("{} transport", media_[m]->name()));
     for (int peer = 0; peer < ranks_; peer++) {
       auto& route = route_[static_cast<size_t>(peer)];

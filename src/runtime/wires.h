@@ -182,7 +182,8 @@ class Wires {
   /// rest as in transport::Peers.
   Status set_peers(const std::vector<std::vector<transport::Address>>& addresses,
                    const std::vector<uint64_t>& host_ids, const std::vector<uint64_t>& processes,
-                   const std::vector<std::string>& nics = {});
+                   const std::vector<std::string>& nics = {},
+                   const std::function<int(int, const std::string&)>& rail_of = nullptr);
 
   int rank() const { return rank_; }
   int ranks() const { return ranks_; }

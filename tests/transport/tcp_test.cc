@@ -267,6 +267,46 @@ TEST(Tcp, TheNicThatTheTopologyGivesAPeerIsTheOneThatIsDialled) {
   }
 }
 
+// In one flat subnet every NIC leads to every other: those of one rail belong together, whatever
+// their names and order.
+TEST(Tcp, NicsOfOneRailArePaired) {
+  const auto endpoint = [](const char* address, const char* name, int rail) {
+    return TcpEndpoint{*parse_address(address), name, rail};
+  };
+  const auto text = [](const std::vector<TcpPath>& paths) {
+    std::string all;
+    for (const TcpPath& path : paths)
+      all += path.from.interface + "-" + path.to.interface + (path.tied ? " tied, " : ", ");
+    return all;
+  };
+  std::vector<TcpEndpoint> ours = {endpoint("10.78.0.1/16", "a0", 0),
+                                   endpoint("10.78.1.1/16", "a1", 1),
+                                   endpoint("10.78.2.1/16", "a2", 2)};
+  std::vector<TcpEndpoint> theirs = {endpoint("10.78.0.2/16", "a0", 1),
+                                     endpoint("10.78.1.2/16", "a1", 2),
+                                     endpoint("10.78.2.2/16", "a2", 0)};
+  EXPECT_EQ(text(tcp_paths(ours, theirs, false)), "a0-a2, a1-a0, a2-a1, ");
+  theirs[0].rail = theirs[2].rail = -1;  // without a rail: what is left
+  EXPECT_EQ(text(tcp_paths(ours, theirs, false)), "a2-a1, a0-a0, a1-a2, ");
+  for (TcpEndpoint& one : ours) one.rail = -1;
+  EXPECT_EQ(text(tcp_paths(ours, theirs, false)), "a0-a0, a1-a1, a2-a2, ");
+}
+
+TEST(Tcp, OnlyWhatSharesASubnetIsTied) {
+  const auto endpoint = [](const char* address, const char* name) {
+    return TcpEndpoint{*parse_address(address), name};
+  };
+  const std::vector<TcpEndpoint> apart = {
+      endpoint("10.78.0.1/24", "a0"), endpoint("10.78.1.1/24", "a1"), endpoint("fe80::1/64", "a0"),
+      endpoint("fe80::2/64", "a1")};
+  EXPECT_FALSE(tcp_must_tie(apart, "a0"));
+  EXPECT_FALSE(tcp_must_tie(apart, "a1"));
+  // Where they do share one, it is the kernel's way with ARP that decides (tests/lab/flat_test.py).
+  const std::vector<TcpEndpoint> flat = {endpoint("10.78.0.1/16", "a0"),
+                                         endpoint("10.78.1.1/16", "a1")};
+  EXPECT_EQ(tcp_must_tie(flat, "a0"), tcp_answers_alone("a0"));
+}
+
 TEST(Tcp, AHangUpBehindTheAnswerIsSeen) {
   auto made = kind_of("tcp").create(context_of(0, 2, 9, 1, on_loopback()));
   ASSERT_TRUE(made.is_ok());

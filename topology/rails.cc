@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/interfaces.h"
+#include "base/log.h"
 #include "topology/host_records.h"
 
 namespace railccl::topology {
@@ -144,15 +145,55 @@ std::vector<Draft> detected(std::vector<Host>& hosts) {
   return drafts;
 }
 
+/// Hosts of which RAILCCL_RAILS says nothing: it was not set there, or for other names.
+std::vector<size_t> hosts_without_hand(const std::vector<Host>& hosts) {
+  std::vector<size_t> without;
+  for (size_t h = 0; h < hosts.size(); h++)
+    if (std::none_of(hosts[h].nics.begin(), hosts[h].nics.end(),
+                     [](const Nic& nic) { return nic.rail >= 0; }))
+      without.push_back(h);
+  return without;
+}
+
+bool on_host(const std::vector<Place>& nics, size_t host) {
+  return std::any_of(nics.begin(), nics.end(),
+                     [&](const Place& place) { return place.first == host; });
+}
+
+/// Does `nic` share a neighbourhood with one of `nics`?
+bool neighbours(std::vector<Host>& hosts, const std::vector<Place>& nics, const Nic& nic) {
+  const std::vector<std::string> mine = neighbourhoods_of(nic);
+  return std::any_of(nics.begin(), nics.end(), [&](const Place& place) {
+    const std::vector<std::string> theirs = neighbourhoods_of(at(hosts, place));
+    return std::any_of(theirs.begin(), theirs.end(), [&](const std::string& name) {
+      return std::find(mine.begin(), mine.end(), name) != mine.end();
+    });
+  });
+}
+
 std::vector<Draft> by_hand(std::vector<Host>& hosts) {
   std::map<int, Draft> numbered;
   for (size_t h = 0; h < hosts.size(); h++)
     for (size_t n = 0; n < hosts[h].nics.size(); n++)
       if (hosts[h].nics[n].rail >= 0) numbered[hosts[h].nics[n].rail].nics.push_back({h, n});
+  const std::vector<size_t> silent = hosts_without_hand(hosts);
+  std::map<int, std::vector<Place>> joined;
+  for (const size_t h : silent)
+    for (size_t n = 0; n < hosts[h].nics.size(); n++)
+      for (const auto& [number, draft] : numbered)
+        if (!on_host(joined[number], h) && neighbours(hosts, draft.nics, hosts[h].nics[n])) {
+          joined[number].push_back({h, n});
+          break;
+        }
   std::vector<Draft> drafts;
   for (auto& [number, draft] : numbered) {
     draft.reason =
         fmt::format("RAILCCL_RAILS puts {} on rail {}", members_text(hosts, draft.nics), number);
+    const std::vector<Place>& more = joined[number];
+    if (!more.empty())
+      draft.reason += fmt::format("; by their network also {}", members_text(hosts, more));
+    draft.nics.insert(draft.nics.end(), more.begin(), more.end());
+    std::sort(draft.nics.begin(), draft.nics.end());
     drafts.push_back(std::move(draft));
   }
   return drafts;
@@ -213,8 +254,13 @@ Status set_rails_by_hand(const std::string& setting, Host& host) {
                     "RAILCCL_RAILS=\"{}\": \"{}\" is not interface=rail with a rail from 0 to {}",
                     setting, item, kRailsMax - 1);
     const std::string_view name = item.substr(0, equals);
+    bool known = false;
     for (Nic& nic : host.nics)
-      if (nic.name == name || nic.rdma == name) nic.rail = rail;
+      if (nic.name == name || nic.rdma == name) {
+        nic.rail = rail;
+        known = true;
+      }
+    if (!known) log::info("RAILCCL_RAILS names {}, which {} does not have or use", name, host.name);
   }
   return ok();
 }

@@ -18,13 +18,15 @@ namespace railccl::topology {
 
 /// Finds the rails of `hosts`, sets Nic::rail and Nic::neighbourhood, and returns the rails, each
 /// with the reason it was formed. When any NIC comes with a rail set by hand (Nic::rail >= 0), all
-/// rails are taken from there, renumbered without gaps, and every other NIC is on none.
+/// rails are taken from there, renumbered without gaps, and every other NIC of such a host is on
+/// none. Hosts of which the hand says nothing join those rails: each NIC one whose NICs share a
+/// neighbourhood with it, in order where several do.
 /// Rails are numbered by their first NIC on the first host that has one.
 std::vector<Rail> form_rails(std::vector<Host>& hosts);
 
 /// Applies RAILCCL_RAILS ("eth0=0,eth1=1"; interface or RDMA device names) to one host by setting
-/// Nic::rail. Names that this host lacks are passed over: hosts may differ. An empty text changes
-/// nothing; a malformed one is an error.
+/// Nic::rail. Names that this host lacks are passed over, and told to the log: hosts may differ. An
+/// empty text changes nothing; a malformed one is an error.
 Status set_rails_by_hand(const std::string& setting, Host& host);
 
 /// The neighbourhoods a NIC may be part of, most telling first; empty when it names none.

@@ -183,6 +183,39 @@ TEST(RailsByHand, OverrideWhatIsDetected) {
   EXPECT_THAT(why_no_rail(hosts, 0, 2), testing::HasSubstr("RAILCCL_RAILS leaves it out"));
 }
 
+TEST(RailsByHand, HostsOfWhichItSaysNothingJoinByTheirNetworks) {
+  std::vector<Host> hosts =
+      hosts_of({{nic("eth0", {"10.0.1.1/24"}), nic("eth1", {"10.0.2.1/24"})},
+                {nic("eth0", {"10.0.1.2/24"}), nic("eth1", {"10.0.2.2/24"})},
+                {nic("b", {"10.0.2.3/24"}), nic("a", {"10.0.1.3/24"}), nic("c", {"10.9.9.3/24"})}});
+  ASSERT_TRUE(set_rails_by_hand("eth0=0,eth1=1", hosts[0]).is_ok());
+  ASSERT_TRUE(set_rails_by_hand("eth1=1", hosts[1]).is_ok());  // eth0 is to be left out there
+  ASSERT_TRUE(set_rails_by_hand("eth0=0,eth1=1", hosts[2]).is_ok());  // no such names
+  const std::vector<Rail> rails = form_rails(hosts);
+  EXPECT_EQ(rails_in(hosts), (std::vector<std::vector<int>>{{0, 1}, {-1, 1}, {1, 0, -1}}));
+  ASSERT_EQ(rails.size(), 2u);
+  EXPECT_EQ(rails[1].reason,
+            "RAILCCL_RAILS puts eth1 of 2 hosts on rail 1; by their network also b of 1 host");
+}
+
+TEST(RailsByHand, InOneFlatSubnetOthersJoinInOrder) {
+  std::vector<Host> hosts =
+      hosts_of({{nic("eth0", {"10.0.0.1/16"}), nic("eth1", {"10.0.0.2/16"})},
+                {nic("x", {"10.0.0.3/16"}), nic("y", {"10.0.0.4/16"}), nic("z", {"10.0.0.5/16"})}});
+  ASSERT_TRUE(set_rails_by_hand("eth0=0,eth1=1", hosts[0]).is_ok());
+  EXPECT_EQ(form_rails(hosts).size(), 2u);
+  EXPECT_EQ(rails_in(hosts), (std::vector<std::vector<int>>{{0, 1}, {0, 1, -1}}));
+}
+
+TEST(RailsByHand, NamesThatNoHostHasChangeNothing) {
+  std::vector<Host> hosts =
+      hosts_of({{nic("eth0", {"10.0.1.1/24"}), nic("eth1", {"10.0.2.1/24"})},
+                {nic("eth0", {"10.0.1.2/24"}), nic("eth1", {"10.0.2.2/24"})}});
+  for (Host& host : hosts) ASSERT_TRUE(set_rails_by_hand("ib0=1,ib1=0", host).is_ok());
+  EXPECT_EQ(form_rails(hosts).size(), 2u);
+  EXPECT_EQ(rails_in(hosts), (std::vector<std::vector<int>>{{0, 1}, {0, 1}}));
+}
+
 TEST(RailsByHand, MalformedTextIsAnError) {
   for (const char* bad : {"eth0", "eth0=", "eth0=x", "eth0=-1", "=1", "eth0=1,,eth1=2", "eth0=1 ",
                           "eth0=4096", "eth0=99999999999"}) {

@@ -23,6 +23,7 @@
 #include "base/owners.h"
 #include "base/random.h"
 #include "kernels/kernels.h"
+#include "runtime/cache_folder.h"
 #include "runtime/measure.h"
 
 namespace railccl::runtime {
@@ -37,7 +38,6 @@ namespace {
 // To be raised whenever the same machine would give other figures: new code to measure with, new
 // rows, another meaning of a row.
 constexpr int kMeasurementVersion = 4;
-constexpr size_t kFileBytesMax = 64 << 10;
 // Longer than a measurement may take; a process that was stopped in the middle of one must not stop
 // the others.
 constexpr int64_t kLockWaitMs = kMeasureMsMax + 2000;
@@ -61,91 +61,20 @@ std::string processor() {
   return text;
 }
 
-/// The folder of the cache files, open, made when missing; or why there can be none.
-Result<UniqueFd> open_folder(const Settings& settings, std::string* path) {
-  // The specification of XDG_CACHE_HOME says to ignore relative paths.
-  std::string base = settings.cache_home.starts_with('/') ? settings.cache_home : "";
-  if (base.empty()) {
-    if (!settings.home.starts_with('/'))
-      return Status(Code::system, "neither XDG_CACHE_HOME nor HOME names a folder");
-    base = settings.home + "/.cache";
-  }
-  for (const std::string& folder : {base, base + "/railccl"})
-    if (mkdir(folder.c_str(), 0700) != 0 && errno != EEXIST)
-      return system_error(errno, "cannot make " + folder);
-  *path = base + "/railccl";
-  UniqueFd fd(open(path->c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!fd) return system_error(errno, "cannot open " + *path);
-  struct stat status = {};
-  if (fstat(fd.get(), &status) != 0) return system_error(errno, "cannot look at " + *path);
-  if (status.st_uid != geteuid() || (status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    return Status(Code::system, "{} belongs to or can be written by others", *path);
-  return fd;
-}
-
-/// The file's contents; nothing when there is no such file.
-Result<std::optional<std::string>> read_file(int folder, const std::string& name) {
-  // Non-blocking: a FIFO in its place must not stop us.
-  const UniqueFd fd(openat(folder, name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
-  if (!fd && errno == ENOENT) return std::optional<std::string>();
-  if (!fd) return system_error(errno, "cannot open it");
-  struct stat status = {};
-  if (fstat(fd.get(), &status) != 0) return system_error(errno, "cannot look at it");
-  if (!S_ISREG(status.st_mode) || status.st_uid != geteuid() ||
-      (status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
-    return Status(Code::invalid_argument, "it is not a plain file that only this user may write");
-  std::string text(kFileBytesMax + 1, '\0');
-  size_t length = 0;
-  while (length < text.size()) {
-    const ssize_t got = read(fd.get(), text.data() + length, text.size() - length);
-    if (got < 0 && errno == EINTR) continue;
-    if (got < 0) return system_error(errno, "cannot read it");
-    if (got == 0) break;
-    length += static_cast<size_t>(got);
-  }
-  if (length > kFileBytesMax) return Status(Code::invalid_argument, "it is too long");
-  text.resize(length);
-  return std::optional<std::string>(std::move(text));
-}
-
-Status write_all(int fd, const std::string& text) {
-  for (size_t done = 0; done < text.size();) {
-    const ssize_t put = write(fd, text.data() + done, text.size() - done);
-    if (put < 0 && errno == EINTR) continue;
-    if (put <= 0) return system_error(errno, "cannot write");
-    done += static_cast<size_t>(put);
-  }
-  return ok();
-}
-
-/// Replaces the file as a whole: readers see the old one or the new one.
-Status write_file(int folder, const std::string& name, const std::string& text) {
-  const std::string fresh = fmt::format("{}.{}", name, getpid());
-  UniqueFd fd(
-      openat(folder, fresh.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!fd) return system_error(errno, "cannot make it");
-  Status status = write_all(fd.get(), text);
-  fd.reset();
-  if (status.is_ok() && renameat(folder, fresh.c_str(), folder, name.c_str()) != 0)
-    status = system_error(errno, "cannot rename it");
-  if (!status.is_ok()) unlinkat(folder, fresh.c_str(), 0);
-  return status;
-}
-
 /// One machine's file in the open folder.
 class CacheFile {
  public:
-  CacheFile(UniqueFd folder, const std::string& path, std::string machine)
+  CacheFile(CacheFolder folder, std::string machine)
       : folder_(std::move(folder)),
         machine_(std::move(machine)),
         name_(fmt::format("speeds-{:016x}.json", hash_bytes(machine_.data(), machine_.size()))),
-        path_(path + '/' + name_) {}
+        path_(folder_.path() + '/' + name_) {}
 
   const std::string& path() const { return path_; }
 
   /// Nothing when it is not there or not to be believed.
   std::optional<Speeds> load() const {
-    auto text = read_file(folder_.get(), name_);
+    auto text = folder_.read(name_);
     Status status = text.status();
     if (text.is_ok()) {
       if (!text->has_value()) return std::nullopt;
@@ -158,7 +87,7 @@ class CacheFile {
   }
 
   Status save(const Speeds& speeds) const {
-    return write_file(folder_.get(), name_, speeds_file_text(speeds, machine_));
+    return folder_.write(name_, speeds_file_text(speeds, machine_));
   }
 
   /// Takes the lock of whoever measures, free again when `*lock` closes. While somebody else has
@@ -167,7 +96,7 @@ class CacheFile {
   bool take_lock(const std::function<bool()>& done, UniqueFd* lock) const {
     const std::string name = name_ + ".lock";
     *lock = UniqueFd(
-        openat(folder_.get(), name.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
+        openat(folder_.fd(), name.c_str(), O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
     for (const Deadline deadline = Deadline::after_ms(kLockWaitMs); !deadline.passed();) {
       if (!*lock || flock(lock->get(), LOCK_EX | LOCK_NB) == 0) return true;
       if (errno != EWOULDBLOCK && errno != EINTR) return true;
@@ -178,7 +107,7 @@ class CacheFile {
   }
 
  private:
-  UniqueFd folder_;
+  CacheFolder folder_;
   std::string machine_;
   std::string name_;
   std::string path_;
@@ -196,14 +125,13 @@ HostSpeeds measured(Effort effort, uint64_t last_level_cache_bytes, std::string 
 }
 
 HostSpeeds find_speeds(const Settings& settings, uint64_t last_level_cache_bytes) {
-  std::string path;
-  auto folder = open_folder(settings, &path);
+  auto folder = CacheFolder::open(settings);
   if (!folder.is_ok()) {
     log::info("measured speeds cannot be kept: {}", folder.status().text());
     return measured(Effort::quick, last_level_cache_bytes,
                     "measured quickly, not kept: " + folder.status().text());
   }
-  const CacheFile file(std::move(folder).value(), path, machine_text(last_level_cache_bytes));
+  const CacheFile file(std::move(folder).value(), machine_text(last_level_cache_bytes));
   const bool force = settings.measure == "force";
   std::optional<Speeds> known;
   const auto look = [&] {

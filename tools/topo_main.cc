@@ -2,12 +2,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fstream>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
 
 #include "base/settings.h"
 #include "runtime/host_speeds.h"
+#include "runtime/rails_file.h"
 #include "topo_show.h"
 #include "topology/draw.h"
 #include "topology/facts.h"
@@ -65,6 +67,21 @@ Result<Facts> detect(const Options& options, const Settings& settings) {
   return facts;
 }
 
+/// What a communicator of these machines found out by probing, if it did and this user's cache
+/// knows.
+std::optional<railccl::topology::Discovery> known_rails(const Settings& settings,
+                                                        std::vector<Facts>* facts) {
+  std::vector<railccl::topology::Host> hosts;
+  std::vector<railccl::topology::Host*> places;
+  for (const size_t r : railccl::topology::describers_of(*facts)) {
+    hosts.push_back((*facts)[r].host);
+    places.push_back(&(*facts)[r].host);
+  }
+  auto found = railccl::runtime::remembered_rails(settings, hosts);
+  if (found) railccl::topology::mark_rails(*found, places);
+  return found;
+}
+
 Result<Topology> find_topology(const Options& options, const Settings& settings) {
   if (!options.synthetic.empty()) return railccl::topology::synthetic(options.synthetic);
   if (!options.load.empty()) return railccl::topology::load_topology(options.load);
@@ -79,7 +96,8 @@ Result<Topology> find_topology(const Options& options, const Settings& settings)
     RAILCCL_TRY(Facts mine, detect(options, settings));
     facts.push_back(std::move(mine));
   }
-  return railccl::topology::merge(facts);
+  const auto found = known_rails(settings, &facts);
+  return railccl::topology::merge(facts, found ? found->oversubscription : 1);
 }
 
 Status write_file(const std::string& path, const std::string& text) {

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <map>
+#include <set>
 #include <utility>
 
 #include "topology/rails.h"
@@ -126,7 +127,15 @@ Distance distance_of(const Host& host, const Rank& rank, const Nic& nic) {
   return numa == nic.numa ? Distance::same_numa : Distance::other_numa;
 }
 
-Topology merge(const std::vector<Facts>& facts) {
+std::vector<size_t> describers_of(const std::vector<Facts>& facts) {
+  std::set<uint64_t> known;
+  std::vector<size_t> describers;
+  for (size_t r = 0; r < facts.size(); r++)
+    if (known.insert(facts[r].host.id).second) describers.push_back(r);
+  return describers;
+}
+
+Topology merge(const std::vector<Facts>& facts, double oversubscription) {
   std::map<uint64_t, int> known;
   std::vector<Host> hosts;
   std::vector<Rank> ranks;
@@ -146,7 +155,8 @@ Topology merge(const std::vector<Facts>& facts) {
     if (fact.gpu < static_cast<int>(host.gpus.size())) rank.gpu = fact.gpu;
     ranks.push_back(rank);
   }
-  return assemble(std::move(hosts), std::move(ranks));
+  return assemble(std::move(hosts), std::move(ranks), Topology().network_alpha_s(),
+                  oversubscription);
 }
 
 Topology assemble(std::vector<Host> hosts, std::vector<Rank> ranks, double network_alpha_s,

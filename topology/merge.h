@@ -16,8 +16,11 @@
 
 namespace railccl::topology {
 
-/// `facts[r]` is rank r's.
-Topology merge(const std::vector<Facts>& facts);
+/// `facts[r]` is rank r's; `oversubscription` of the spine, where a probe found it out.
+Topology merge(const std::vector<Facts>& facts, double oversubscription = 1);
+
+/// Whose facts describe the hosts, in the order of the hosts in the merged topology.
+std::vector<size_t> describers_of(const std::vector<Facts>& facts);
 
 /// What merge() does once hosts are told apart: forms rails, assigns NICs. `ranks` carry host,
 /// process, numa and gpu; nic and rail are set here.

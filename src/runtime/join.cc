@@ -13,6 +13,7 @@
 
 #include "base/host_id.h"
 #include "base/log.h"
+#include "runtime/find_rails.h"
 #include "runtime/host_speeds.h"
 #include "runtime/member.h"
 #include "runtime/pack.h"
@@ -43,6 +44,7 @@ std::vector<std::string> agreed_settings(const Settings& settings, const Config&
       fmt::format("RAILCCL_OPEN_SIZE={}", settings.open_bytes),
       fmt::format("NCCL_SHM_DISABLE={}", settings.shm_disable ? 1 : 0),
       fmt::format("NCCL_NSOCKS_PERTHREAD={}", settings.sockets_per_path),
+      fmt::format("RAILCCL_PROBE={}", settings.probe),
       fmt::format("RAILCCL_TOPO_FILE is {}", settings.topo_file.empty() ? "not set" : "set"),
   };
 }
@@ -157,7 +159,10 @@ Status compare(const std::vector<Card>& cards) {
   return ok();
 }
 
-Result<Topology> merged_topology(const Settings& settings, const std::vector<Card>& cards) {
+/// What was agreed on before the media meet: of a topology file, or of what the hosts are and what
+/// a probe of their NICs finds. The exchanges for that are the same on all ranks.
+Result<Topology> merged_topology(const Settings& settings, const std::vector<Card>& cards,
+                                 Meeting* meeting) {
   if (!settings.topo_file.empty()) {
     RAILCCL_TRY(Topology topology, topology::load_topology(settings.topo_file));
     if (topology.size() != static_cast<int>(cards.size()))
@@ -186,7 +191,26 @@ Result<Topology> merged_topology(const Settings& settings, const std::vector<Car
     if (unknown) node->second = topology::numa_of(facts[describer->second].host, card.place.cpus);
     facts.back().numa = node->second;
   }
-  return topology::merge(facts);
+  RailSearch search;
+  search.rank = meeting->rank();
+  search.job = meeting->job();
+  search.exchange = [meeting](const std::string& mine) { return meeting->all_gather(mine); };
+  std::vector<topology::Host*> hosts;
+  for (const size_t r : topology::describers_of(facts)) {
+    search.probers.push_back(static_cast<int>(r));
+    search.hosts.push_back(facts[r].host);
+    hosts.push_back(&facts[r].host);
+  }
+  RAILCCL_TRY(const std::optional<topology::Discovery> found, find_rails(settings, search));
+  if (!found) return topology::merge(facts);
+  topology::mark_rails(*found, hosts);
+  return topology::merge(facts, found->oversubscription);
+}
+
+/// Why each rail was formed, once.
+void tell_rails(const Topology& topology) {
+  for (size_t r = 0; r < topology.rails().size(); r++)
+    log::info("rail {}: {}", r, topology.rails()[r].reason);
 }
 
 /// Is `rank` the one that measures its host? Nobody does where a rank is alone on its host: what
@@ -265,8 +289,8 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
       mine.failure = facts.status().text();
     }
   }
-  if (const Status status = check_measure_setting(settings); !status.is_ok())
-    mine.failure = status.text();
+  for (const Status& status : {check_measure_setting(settings), check_probe_setting(settings)})
+    if (!status.is_ok()) mine.failure = status.text();
   std::vector<std::unique_ptr<Transport>> media = make_transports(context);
   for (const auto& medium : media) mine.media.push_back({medium->name(), medium->address()});
 
@@ -283,10 +307,13 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   std::string speeds;
   if (known != nullptr) {
     parts.topology = *known;
-  } else if (auto merged = merged_topology(settings, cards); merged.is_ok()) {
+  } else if (auto merged = merged_topology(settings, cards, meeting.get()); merged.is_ok()) {
     parts.topology = std::move(merged).value();
+    if (rank == 0) tell_rails(parts.topology);
   } else {
     status = merged.status();
+    // The meeting itself broke: there is nobody to tell.
+    if (status.scope() == Scope::communicator) return status;
   }
   if (status.is_ok()) {
     std::vector<std::vector<transport::Address>> addresses;
@@ -299,7 +326,12 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
     parts.wires = std::make_unique<Wires>(rank, ranks, std::move(media));
     std::vector<std::string> nics;
     for (int r = 0; r < ranks; r++) nics.push_back(nic_name(parts.topology, r));
-    status = parts.wires->set_peers(addresses, host_ids, processes, nics);
+    const auto rail_of = [&](int r, const std::string& name) {
+      for (const topology::Nic& nic : parts.topology.host_of(r).nics)
+        if (nic.name == name || nic.rdma == name) return nic.rail;
+      return -1;
+    };
+    status = parts.wires->set_peers(addresses, host_ids, processes, nics, rail_of);
     if (status.is_ok()) sharing = shares_memory(parts.topology, *parts.wires);
     // A topology that was written down or handed over is complete.
     if (status.is_ok() && known == nullptr && settings.topo_file.empty() &&

@@ -1,7 +1,7 @@
 # cmake --install: programs, headers, libraries, CMake package config and pkg-config file.
 include(CMakePackageConfigHelpers)
 
-install(TARGETS railccl nccl railccl-bench railccl-env railccl-topo
+install(TARGETS railccl nccl railccl-bench railccl-env railccl-topo railccl-doctor
         EXPORT railcclTargets
         RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}

@@ -134,8 +134,7 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     topology_ = std::make_shared<const topology::Topology>(std::move(parts_.topology));
     const topology::Topology& topology = *topology_;
     const topology::Host& host = topology.host_of(rank());
-    const bool crowded =
-        topology.ranks_on_cores_of(topology.rank(rank()).host) > host.cores;
+    const bool crowded = topology.ranks_on_cores_of(topology.rank(rank()).host) > host.cores;
     patience_.begin(crowded);
     open_buffers_ = std::make_unique<OpenBuffers>(*parts_.wires, crowded);
     for (int c = 0; c < kCollectiveCount && size() > 1; c++)

@@ -17,7 +17,7 @@
 namespace railccl::algorithms {
 namespace {
 
-constexpr uint64_t kBytesMax = 4096;
+constexpr uint64_t kBytesMax = 1024;
 
 bool supports(const plan::Request& request, const topology::Topology& topology) {
   return request.collective == Collective::all_reduce && has_rails(topology) &&

@@ -286,7 +286,7 @@ TEST(Cost, TinyMessagesGoByLeaders) {
     EXPECT_STREQ(choose(2, *topology).algorithm->name, "leader");
     EXPECT_STREQ(choose(1 << 20, *topology).algorithm->name, "rail");
   }
-  EXPECT_STREQ(choose(1024, together).algorithm->name, "leader");
+  EXPECT_STREQ(choose(256, together).algorithm->name, "leader");
   EXPECT_GT(choose(2, together).predicted_s, choose(2, apart).predicted_s);
 }
 

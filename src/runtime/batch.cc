@@ -274,6 +274,12 @@ std::string Share::waiting_text() const {
   return text;
 }
 
+uint32_t Share::media_awaited() const {
+  // Questions about buffers and single transfers go to many peers: whoever answers is welcome.
+  const bool collective_only = running_ != nullptr && asking_ == nullptr && !transfers_open_;
+  return collective_only ? running_->execution->media_awaited() : 0;
+}
+
 namespace {
 
 /// One sleep, in the transport of the only open share, or briefly in each one's in turn.
@@ -293,7 +299,7 @@ void sleep_in(std::span<Share> shares, unsigned* turn) {
     int64_t limit_us = kSleepUs;
     limit_us = std::min(limit_us,
                         1000 * std::min(member.settings().stall_ms, member.settings().timeout_ms));
-    member.wires().wait(open == 1 ? limit_us : kSleepSharedUs);
+    member.wires().wait(open == 1 ? limit_us : kSleepSharedUs, share.media_awaited());
     return;
   }
 }

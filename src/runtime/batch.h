@@ -36,6 +36,8 @@ class Share {
   /// Does what it can; true when anything moved. Passes the turn on when the share is done.
   bool step();
   bool open() const { return open_; }
+  /// As Execution::media_awaited(), of all that it does.
+  uint32_t media_awaited() const;
   /// Ends it before its time.
   void fail(const Status& status) { end(status); }
   /// Has the turn come? Before, the communicator's wires belong to another thread.

@@ -486,6 +486,20 @@ Result<bool> Execution::map_peers(const Step& step) {
   return all;
 }
 
+uint32_t Execution::media_awaited() const {
+  if (strip_ != nullptr) return 1u << strip_->wire_here()->medium();
+  uint32_t media = 0;
+  for (size_t c = 0; c < cursors_.size(); c++) {
+    if (cursors_[c].done) continue;
+    if (const Wire* wire = wire_of(static_cast<int>(c), step_here(c)))
+      media |= 1u << wire->medium();
+  }
+  for (const auto& wires : channel_wires_)
+    for (const Wire* wire : wires)
+      if (!wire->idle()) media |= 1u << wire->medium();
+  return media;
+}
+
 std::string Execution::waiting_for() const {
   if (strip_ != nullptr) {
     const Step& step = program_.channels[0].steps[strip_->step_here()];

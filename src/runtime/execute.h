@@ -88,6 +88,8 @@ class Execution {
   unsigned media() const { return media_; }
   /// What the run waits for, for people: "channel 0 waits for recv from rank 2 (shm to ...)".
   std::string waiting_for() const;
+  /// The media that the run waits for, a bit for each; 0: none of them can help it now.
+  uint32_t media_awaited() const;
 
  private:
   static constexpr size_t kBytesPerVisit = 256 << 10;

@@ -2,6 +2,7 @@
 #include "runtime/wires.h"
 
 #include <algorithm>
+#include <bit>
 #include <cassert>
 #include <cstring>
 
@@ -322,21 +323,23 @@ Status Wires::progress(bool all) {
   return ok();
 }
 
-void Wires::wait(int64_t timeout_us) {
-  // One medium in use: sleep in it. Several: none can watch the others' events, so sleep in each
-  // in turn and briefly.
-  constexpr int64_t kSliceUs = 200;
-  size_t in_use = 0, last = 0;
+void Wires::wait(int64_t timeout_us, uint32_t awaited) {
+  // One medium in use: sleep in it. One of several awaited: likewise, but the others have work to
+  // do now and then (acknowledgements, lost paths). Several: none can watch the others' events, so
+  // sleep in each in turn and briefly.
+  constexpr int64_t kSliceUs = 200, kOthersUs = 2000;
+  uint32_t in_use = 0;
   for (size_t m = 0; m < media_.size(); m++)
-    if (used_[m] && route_[static_cast<size_t>(rank_)] != media_[m].get()) {
-      in_use++;
-      last = m;
-    }
+    if (used_[m] && route_[static_cast<size_t>(rank_)] != media_[m].get()) in_use |= 1u << m;
   if (in_use == 0) return;
-  if (in_use == 1) return media_[last]->wait(timeout_us);
+  const uint32_t wanted = (in_use & awaited) != 0 ? in_use & awaited : in_use;
+  if (std::has_single_bit(wanted)) {
+    const int64_t limit_us = wanted == in_use ? timeout_us : std::min(timeout_us, kOthersUs);
+    return media_[static_cast<size_t>(std::countr_zero(wanted))]->wait(limit_us);
+  }
   do {
     next_wait_ = (next_wait_ + 1) % static_cast<unsigned>(media_.size());
-  } while (!used_[next_wait_] || route_[static_cast<size_t>(rank_)] == media_[next_wait_].get());
+  } while ((wanted >> next_wait_ & 1) == 0);
   media_[next_wait_]->wait(std::min(timeout_us, kSliceUs));
 }
 

@@ -201,7 +201,8 @@ Discovery discover(const FlatNetwork& network, const std::vector<Sample>& sample
     const auto from = numbers.find(sample.from), to = numbers.find(sample.to);
     if (from == numbers.end() || to == numbers.end() || sample.from.host == sample.to.host)
       continue;
-    if (sample.bytes_per_s >= 0 && std::isfinite(sample.bytes_per_s))
+    // A connection that failed says nothing: on a busy host any may come too late.
+    if (measured(sample.bytes_per_s))
       speeds.push_back({from->second, to->second, sample.bytes_per_s});
     if (measured(sample.round_trip_s))
       latencies.push_back({from->second, to->second, 1 / sample.round_trip_s});
@@ -265,13 +266,13 @@ bool confirm(const std::vector<Sample>& samples, Discovery* found) {
   const double inside = median(figures.bytes_per_s[1]), across = median(figures.bytes_per_s[0]);
   // Medians of values that scatter may differ by chance; the bulk of both does not.
   const bool differ =
-      inside > 0 && inside >= kGap * across &&
+      inside > 0 && across > 0 && inside >= kGap * across &&
       quantile(figures.bytes_per_s[1], 0.25) > quantile(figures.bytes_per_s[0], 0.75);
   if (!differ && found->by == FoundBy::bandwidth) return false;
   found->inside_bytes_per_s = inside;
   found->across_bytes_per_s = across;
   // To a tenth: more is not known, and the figure is shown to people.
-  if (differ && across > 0) found->oversubscription = std::round(10 * inside / across) / 10;
+  if (differ) found->oversubscription = std::round(10 * inside / across) / 10;
   return true;
 }
 

@@ -61,14 +61,21 @@ class Search {
       }
       RAILCCL_CHECK(results(&trial));
       if (rank0() && !topology::confirm(trial, &*found)) {
-        for (Sample& sample : samples) sample.bytes_per_s = -1;
-        found = topology::discover(network_, samples);
+        std::vector<Sample> trips = samples;
+        for (Sample& sample : trips) sample.bytes_per_s = -1;
+        found = topology::discover(network_, trips);
       }
       RAILCCL_TRY(found, announce(std::move(*found)));
       if (!found) return found;
     }
     std::string kept;
-    if (rank0()) remember_rails(settings_, key_, rails_text(*found, key_), &kept);
+    if (rank0() && good_enough(samples)) {
+      remember_rails(settings_, key_, rails_text(*found, key_), &kept);
+    } else if (rank0()) {
+      kept = "no file: too few connections came about in time";
+      log::warn("the probe of {} says little: many connections did not come about in time",
+                network_.name);
+    }
     return tell(std::move(*found),
                 fmt::format("probed in {} ms, up to {:.1f} MB sent by a NIC here, kept in {}",
                             (now_ns() - start_ns) / 1'000'000,
@@ -77,6 +84,17 @@ class Search {
 
  private:
   bool rank0() const { return search_.rank == 0; }
+
+  /// Were nearly all pairs measured? Else the hosts were too busy, or NICs do not work: the next
+  /// communicator tries again.
+  static bool good_enough(const std::vector<Sample>& samples) {
+    size_t tried = 0, answered = 0;
+    for (const Sample& sample : samples) {
+      tried += sample.bytes_per_s >= 0 ? 1 : 0;
+      answered += sample.bytes_per_s > 0 ? 1 : 0;
+    }
+    return 10 * answered >= 7 * tried;
+  }
 
   /// What every rank begins with: where its host's probe listens or why it does not, and rank 0's
   /// memory.

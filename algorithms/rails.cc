@@ -270,9 +270,14 @@ void charge_all_to_all(const topology::Topology& topology, double block, bool vi
       continue;
     }
     if (!works(topology, r)) {
-      // The first other host stands for all: rails that are down are down everywhere.
       const std::vector<int>& hosts = topology.used_hosts();
-      charge_way(r, hosts[hosts[0] == rank.host ? 1 : 0], remote);
+      // Of a rail that is down everywhere the first other host stands for all.
+      if (ranks_on_rail[rank.rail] == 0) {
+        charge_way(r, hosts[hosts[0] == rank.host ? 1 : 0], remote);
+        continue;
+      }
+      for (const int host : hosts)
+        if (host != rank.host) charge_way(r, host, ranks_of(host));
       continue;
     }
     const int reached = ranks_reached[rank.rail] - ranks_of(rank.host);

@@ -107,9 +107,9 @@ Topology::Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector
 
 double Topology::nic_bytes_per_s(int r) const { return nic_speed(host_of(r), rank(r).nic); }
 
-double Topology::rail_bytes_per_s(int rail) const {
+double Topology::rail_bytes_per_s(int rail, int h) const {
   double least = -1;
-  for (int r = 0; r < size(); r++) {
+  for (const int r : ranks_of_host(h)) {
     if (rank(r).rail != rail || rank(r).nic < 0) continue;
     const Nic& nic = host_of(r).nics[static_cast<size_t>(rank(r).nic)];
     if (!nic.up) return 0;
@@ -165,24 +165,29 @@ Topology Topology::with_speeds(const std::vector<Speeds>& of_hosts) const {
   return measured;
 }
 
-Topology Topology::with_rail_speeds(const std::vector<double>& of_rails) const {
-  assert(of_rails.size() == rails_.size());
+Topology Topology::with_nic_speeds(const std::vector<std::vector<double>>& of_hosts) const {
+  assert(of_hosts.size() == hosts_.size());
   std::vector<Host> hosts = hosts_;
   std::vector<Rail> rails = rails_;
-  const auto told = [&](int rail) {
-    const double speed = rail < 0 ? -1 : of_rails[static_cast<size_t>(rail)];
-    return std::isfinite(speed) && speed >= 0;
-  };
-  for (Host& host : hosts)
-    for (Nic& nic : host.nics) {
-      if (!told(nic.rail)) continue;
-      const double speed = of_rails[static_cast<size_t>(nic.rail)];
-      nic.up = speed > 0;
-      // What one that is down once carried stays known.
-      if (nic.up) nic.bytes_per_s = speed;
+  std::vector<double> slowest(rails.size(), 0);  // 0: of no NIC
+  std::vector<bool> told(rails.size(), false);
+  for (size_t h = 0; h < hosts.size(); h++) {
+    for (Nic& nic : hosts[h].nics) {
+      if (nic.rail < 0) continue;
+      const double speed = of_hosts[h][static_cast<size_t>(nic.rail)];
+      if (speed >= 0) {
+        told[static_cast<size_t>(nic.rail)] = true;
+        nic.up = speed > 0;
+        // What one that is down once carried stays known.
+        if (nic.up && std::isfinite(speed)) nic.bytes_per_s = speed;
+      }
+      double& least = slowest[static_cast<size_t>(nic.rail)];
+      if (nic.up && nic.bytes_per_s > 0)
+        least = least > 0 ? std::min(least, nic.bytes_per_s) : nic.bytes_per_s;
     }
+  }
   for (size_t r = 0; r < rails.size(); r++)
-    if (told(static_cast<int>(r)) && of_rails[r] > 0) rails[r].bytes_per_s = of_rails[r];
+    if (told[r] && slowest[r] > 0) rails[r].bytes_per_s = slowest[r];
   return Topology(std::move(hosts), std::move(rails), ranks_, network_alpha_s_, oversubscription_);
 }
 

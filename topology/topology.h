@@ -125,9 +125,9 @@ class Topology {
   double nic_bytes_per_s(int r) const;
   /// The least of these; that of an unknown NIC without ranks.
   double slowest_nic_bytes_per_s() const { return slowest_nic_bytes_per_s_; }
-  /// What rail `rail` carries: as much as the slowest of its ranks' NICs, 0 when one is down;
-  /// negative where no speed is known.
-  double rail_bytes_per_s(int rail) const;
+  /// What host h carries on rail `rail`: as much as the slowest of its ranks' NICs there, 0 when
+  /// one is down; negative where no speed is known.
+  double rail_bytes_per_s(int rail, int h) const;
   double network_alpha_s() const { return network_alpha_s_; }
   /// Leaf-to-spine oversubscription: cross-rail bandwidth is the rail's divided by this.
   double oversubscription() const { return oversubscription_; }
@@ -135,10 +135,10 @@ class Topology {
   /// The same with measured speeds, one per host; hosts keep what they have where none are known.
   Topology with_speeds(const std::vector<Speeds>& of_hosts) const;
 
-  /// The same with other speeds of rails, one for each, which all their NICs get: 0 takes them
-  /// down, more brings them up again, anything else (negative, infinite, not a number) leaves them
-  /// alone.
-  Topology with_rail_speeds(const std::vector<double>& of_rails) const;
+  /// The same with other speeds of NICs: `of_hosts[h][r]` for those of host h on rail r. 0 takes
+  /// them down, more brings them up again, infinity at the speed that they had; anything else
+  /// (negative, not a number) leaves them alone.
+  Topology with_nic_speeds(const std::vector<std::vector<double>>& of_hosts) const;
 
   /// The topology of a subset (communicator split): `members[i]` is the old rank of new rank i.
   Topology subset(const std::vector<int>& members) const;

@@ -92,10 +92,14 @@ struct Peers {
   std::function<int(int rank, const std::string& nic)> rail_of = nullptr;
 };
 
-/// What one of this rank's NICs was measured to carry to other hosts.
+/// What was found out about one of this rank's NICs: what it carries to other hosts, and whom it
+/// reaches by its own rail. A peer by whom nothing went since Transport::look_anew() is in neither
+/// list: nobody knows.
 struct NicSpeed {
-  std::string nic;         // our interface's name
-  double bytes_per_s = 0;  // while it had work; 0: it carries nothing now
+  std::string nic;           // our interface's name
+  double bytes_per_s = 0;    // while it had work; 0: not measured
+  std::vector<int> working;  // ranks that acknowledged something sent by it since then
+  std::vector<int> missing;  // ranks that it does not reach, and not only for a moment
 };
 
 /// A path of a link over several, as it was a moment ago.
@@ -174,9 +178,11 @@ class Transport {
   /// Has everything that links accepted come across, as far as can be known? Looks anew.
   virtual bool settled() { return true; }
 
-  /// What was measured lately of the NICs that this rank's links use, for media that cross hosts.
-  /// NICs that have not carried enough to tell are left out.
+  /// What was found out lately of the NICs that this rank's links use, for media that cross hosts.
+  /// NICs of which there is nothing to tell are left out.
   virtual std::vector<NicSpeed> speeds() const { return {}; }
+  /// From now on only what happens from now on shows that a NIC reaches a peer.
+  virtual void look_anew() {}
 
   /// What paths do, and what happened to them, for media whose links have several. Any thread.
   virtual PathReport report() const { return {}; }

@@ -69,6 +69,13 @@ class MultipathSender {
   bool pending() const { return !records_.empty(); }
   /// How soon flush() may have heard what it waits for; -1: it waits for nothing.
   int64_t rest_ns() const;
+  /// Has the path anything acknowledged that went out since look_anew()?
+  bool proven(int path) const {
+    return outs_[static_cast<size_t>(path)].acknowledged > outs_[static_cast<size_t>(path)].old;
+  }
+  void look_anew() {
+    for (Out& out : outs_) out.old = out.written;
+  }
   /// Has the path anything under way?
   bool busy(int path) const { return outs_[static_cast<size_t>(path)].busy(); }
   /// The oldest news, once. A path told to be broken was removed.
@@ -108,6 +115,7 @@ class MultipathSender {
     bool retired = false;
     uint64_t written = 0;
     uint64_t acknowledged = 0;
+    uint64_t old = 0;      // of the bytes written: before look_anew()
     int64_t spoke_ns = 0;  // when it last acknowledged anything, or had nothing to
     std::deque<Sent> sent;
     bool full = false;     // took nothing a moment ago

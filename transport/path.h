@@ -45,6 +45,15 @@ class NicPath : public Path {
   /// "10.0.0.4:5123, eth1": the far end, and our interface.
   virtual const std::string& name() const = 0;
   virtual uint64_t written() const = 0;
+  /// Bytes that were read from it, frames included.
+  virtual uint64_t received() const = 0;
+  /// What became of it since it was made.
+  struct Usage {
+    uint64_t bytes = 0;     // acknowledged
+    int64_t busy_us = 0;    // while anything was to be sent
+    int64_t waited_us = 0;  // of these, for the far end to make room
+  };
+  virtual Usage usage() const = 0;
   /// What epoll (edge-triggered) said of the connection that is the path, or that it was made over.
   virtual void on_events(uint32_t events) = 0;
   /// No more bytes from us; the far end's can still be read, for some seconds.

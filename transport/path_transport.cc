@@ -142,16 +142,17 @@ Result<Link*> PathTransport::link(int peer, int channel) {
 void PathTransport::keep_up(int64_t now_ns) {
   next_upkeep_ns_ = now_ns + kUpkeepNs;
   std::vector<TcpLink::NicLoad> loads;
+  const bool measure = nics_.measure_now(now_ns);
   for (auto& [key, line] : lines_) {
     TcpLink& link = *line.link;
     if (!link.striped() || link.failed()) continue;
     link.watch(now_ns);
     while (const auto news = link.take_news()) nics_.tell(link, *news, now_ns);
-    link.add_loads(&loads);
+    link.add_loads(&loads, measure, now_ns);
     for (size_t lane = 0; lane < line.redials.size(); lane++) {
       Line::Redial& redial = line.redials[lane];
       const int number = static_cast<int>(lane);
-      if (link.lane_works(number)) {
+      if (link.lane_works(number) && !link.doubted(number)) {
         redial.pause_ns = kRedialNs;
         redial.next_ns = now_ns + kRedialNs;
       } else if (!redial.dialling && now_ns >= redial.next_ns) {
@@ -161,12 +162,33 @@ void PathTransport::keep_up(int64_t now_ns) {
       }
     }
   }
-  nics_.observe(loads, now_ns);
+  nics_.observe(loads, measure, now_ns);
   if (now_ns < next_report_ns_) return;
   next_report_ns_ = now_ns + kReportNs;
   std::vector<PathState> states;
   for (const auto& [key, line] : lines_) line.link->add_states(&states);
   path_log_.set(std::move(states));
+}
+
+std::vector<NicSpeed> PathTransport::speeds() const {
+  std::vector<NicSpeed> speeds = nics_.measured();
+  const int64_t now = now_ns();
+  for (NicSpeed& speed : speeds) {
+    // A peer that one of several links has lost is lost.
+    std::map<int, bool> works;
+    for (const auto& [key, line] : lines_) {
+      if (!line.link->striped() || line.link->failed()) continue;
+      const TcpLink::Reach reach = line.link->reach(speed.nic, now);
+      if (reach == TcpLink::Reach::unknown) continue;
+      const auto found = works.try_emplace(line.link->peer(), true).first;
+      found->second &= reach == TcpLink::Reach::works;
+    }
+    for (const auto& [peer, good] : works) (good ? speed.working : speed.missing).push_back(peer);
+  }
+  std::erase_if(speeds, [](const NicSpeed& speed) {
+    return speed.bytes_per_s == 0 && speed.working.empty() && speed.missing.empty();
+  });
+  return speeds;
 }
 
 bool PathTransport::settled() {

@@ -70,7 +70,10 @@ class PathTransport final : public Transport {
   void wait(int64_t timeout_us) override;
   bool settled() override;
   PathReport report() const override { return path_log_.report(); }
-  std::vector<NicSpeed> speeds() const override { return nics_.speeds(); }
+  std::vector<NicSpeed> speeds() const override;
+  void look_anew() override {
+    for (auto& [key, line] : lines_) line.link->look_anew();
+  }
   void wake() override {
     const uint64_t one = 1;
     // Can only fail when the counter is full, and then the sleeper wakes anyway.

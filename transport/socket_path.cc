@@ -84,20 +84,22 @@ int64_t SocketPath::round_trip_ns() {
   return (int64_t{info.tcpi_rtt} + 2 * int64_t{info.tcpi_rttvar}) * 1000;
 }
 
+NicPath::Usage SocketPath::usage() const {
+  const tcp_info info = info_of(socket_.get());
+  return {info.tcpi_bytes_acked, static_cast<int64_t>(info.tcpi_busy_time),
+          static_cast<int64_t>(info.tcpi_rwnd_limited)};
+}
+
 bool SocketPath::measure() {
   if (written_ - seen_written_ < kMeasuredBytes) return false;
-  const tcp_info info = info_of(socket_.get());
-  const auto busy_us = static_cast<int64_t>(info.tcpi_busy_time);
-  const auto waited_us = static_cast<int64_t>(info.tcpi_rwnd_limited);
-  const uint64_t bytes = info.tcpi_bytes_acked - seen_bytes_;
-  const int64_t us = busy_us - seen_busy_us_;
+  const Usage now = usage();
+  const uint64_t bytes = now.bytes - seen_.bytes;
+  const int64_t us = now.busy_us - seen_.busy_us;
   if (bytes < kMeasuredBytes || (us < kMeasuredUs && bytes < kMeasuredBytesAmple)) return false;
   // Where it waited for the receiver to make room, this says nothing about the path.
-  const bool waited = us <= 0 || waited_us - seen_waited_us_ > us / 16;
+  const bool waited = us <= 0 || now.waited_us - seen_.waited_us > us / 16;
   seen_written_ = written_;
-  seen_bytes_ = info.tcpi_bytes_acked;
-  seen_busy_us_ = busy_us;
-  seen_waited_us_ = waited_us;
+  seen_ = now;
   if (waited) return false;
   bytes_per_s_ = 1e6 * static_cast<double>(bytes) / static_cast<double>(us);
   return true;
@@ -121,6 +123,7 @@ Result<size_t> SocketPath::read(std::span<const iovec> ranges) {
     closed_by_peer_ = true;
     return Status(Code::remote, Scope::link, "connection closed by peer");
   }
+  received_ += static_cast<uint64_t>(got);
   // Less than asked for means that the socket is empty, so the next bytes make a new edge; unless
   // the edge of the hang-up has been there already.
   if (static_cast<size_t>(got) < total_of(ranges)) readable_ = hung_up_;

@@ -29,9 +29,12 @@ class SocketPath final : public NicPath {
   const std::string& nic() const override { return nic_; }
   const std::string& name() const override { return name_; }
   uint64_t written() const override { return written_; }
+  uint64_t received() const override { return received_; }
   void on_events(uint32_t events) override;
   void close_writing() override;
   bool closed_by_peer() const override { return closed_by_peer_; }
+  /// As the kernel counts.
+  Usage usage() const override;
   bool measure() override;
   /// The kernel goes on sending.
   bool settled() override { return true; }
@@ -47,10 +50,9 @@ class SocketPath final : public NicPath {
   bool writable_ = true;
   bool hung_up_ = false;  // no further event will come: read until the end
   bool closed_by_peer_ = false;
-  uint64_t written_ = 0;
+  uint64_t written_ = 0, received_ = 0;
   uint64_t seen_written_ = 0;  // by measure()
-  uint64_t seen_bytes_ = 0;    // by measure()
-  int64_t seen_busy_us_ = 0, seen_waited_us_ = 0;
+  Usage seen_;                 // by measure()
   double bytes_per_s_ = 0;
 };
 

@@ -64,12 +64,13 @@ Result<int> TcpLink::add_socket(int lane, bool home, std::unique_ptr<NicPath> so
   while (path < paths_.size() && paths_[path].socket) path++;
   if (path == paths_.size()) paths_.emplace_back();
   if (home || detail_.empty() || working_ == 0) detail_ = socket->name();
-  paths_[path] = {std::move(socket), lane, home, false};
+  paths_[path] = {std::move(socket), lane, home, false, {}, 0};
   if (striped()) {
     sender_.add(static_cast<int>(path), paths_[path].socket.get(), home, now);
     receiver_.add(static_cast<int>(path), paths_[path].socket.get());
   }
-  by_lane_[static_cast<size_t>(lane)] = {paths_[path].socket->nic(), home, true};
+  by_lane_[static_cast<size_t>(lane)] = {
+      .nic = paths_[path].socket->nic(), .home = home, .taken = true, .fresh = true};
   working_++;
   if (first_ns_ == 0) first_ns_ = now;
   alone_ns_ = 0;
@@ -145,33 +146,78 @@ void TcpLink::watch(int64_t now) {
   sender_.watch(now);
   gather_losses();
   for (Place& place : paths_)
-    if (place.socket && !place.replaced) place.fresh |= place.socket->measure();
+    if (place.socket && !place.replaced) (void)place.socket->measure();
+  if (now - compared_ns_ >= kLostNs) {
+    compared_ns_ = now;
+    compare_arrivals();
+  }
   if (alone_ns_ != 0 && now - alone_ns_ > kReunionNs)
     fail("no path to it came back in time", Code::timeout);
 }
 
+void TcpLink::compare_arrivals() {
+  bool by_spare = false;
+  for (const Place& place : paths_)
+    by_spare |= place.socket && !place.home && place.socket->received() > place.received;
+  for (Place& place : paths_) {
+    if (!place.socket || place.replaced) continue;
+    bool& doubted = by_lane_[static_cast<size_t>(place.lane)].doubted;
+    const bool came = place.socket->received() > place.received;
+    doubted = place.home && !came && (doubted || by_spare);
+    place.received = place.socket->received();
+  }
+}
+
 int64_t TcpLink::rest_ns() const { return striped() ? sender_.rest_ns() : -1; }
 
-void TcpLink::add_loads(std::vector<NicLoad>* loads) {
+void TcpLink::add_loads(std::vector<NicLoad>* loads, bool with_usage, int64_t now_ns) {
   const auto load_of = [&](const std::string& nic) -> NicLoad& {
     for (NicLoad& load : *loads)
       if (load.nic == nic) return load;
-    loads->push_back({.nic = nic});
+    loads->push_back({.nic = nic, .usage = {}});
     return loads->back();
   };
   for (int lane = 0; lane < lanes_; lane++) {
-    const Lane& known = by_lane_[static_cast<size_t>(lane)];
+    Lane& known = by_lane_[static_cast<size_t>(lane)];
     if (!known.taken) continue;
-    load_of(known.nic).missing |= !lane_works(lane);
+    if (lane_works(lane)) {
+      known.missing_since_ns = 0;
+      continue;
+    }
+    if (known.missing_since_ns == 0) known.missing_since_ns = now_ns;
+    load_of(known.nic).missing = true;
+  }
+  for (Place& place : paths_) {
+    if (!with_usage || !place.socket || place.replaced) continue;
+    const NicPath::Usage now = place.socket->usage();
+    NicPath::Usage& sum = load_of(place.socket->nic()).usage;
+    sum.bytes += now.bytes - place.seen.bytes;
+    sum.busy_us += now.busy_us - place.seen.busy_us;
+    sum.waited_us += now.waited_us - place.seen.waited_us;
+    place.seen = now;
+  }
+}
+
+TcpLink::Reach TcpLink::reach(const std::string& nic, int64_t now_ns) const {
+  Reach reach = Reach::unknown;
+  for (const Lane& lane : by_lane_) {
+    if (!lane.taken || lane.nic != nic) continue;
+    if (lane.missing_since_ns != 0 && now_ns - lane.missing_since_ns >= kLostNs)
+      return Reach::missing;
+    if (lane.fresh) reach = Reach::works;
   }
   for (size_t i = 0; i < paths_.size(); i++) {
-    Place& place = paths_[i];
-    if (!place.socket || place.replaced || !sender_.busy(static_cast<int>(i))) continue;
-    NicLoad& load = load_of(place.socket->nic());
-    load.bytes_per_s += place.socket->bytes_per_s();
-    load.fresh |= place.fresh;
-    place.fresh = false;
+    const Place& place = paths_[i];
+    if (place.socket && !place.replaced && place.socket->nic() == nic &&
+        sender_.proven(static_cast<int>(i)))
+      reach = Reach::works;
   }
+  return reach;
+}
+
+void TcpLink::look_anew() {
+  sender_.look_anew();
+  for (Lane& lane : by_lane_) lane.fresh = false;
 }
 
 void TcpLink::add_states(std::vector<PathState>* states) const {

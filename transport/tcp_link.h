@@ -51,6 +51,13 @@ class TcpLink final : public Link {
   bool striped() const { return lanes_ > 1; }
   /// Does a socket of this lane work?
   bool lane_works(int lane) const;
+  /// Does the peer seem not to get through by this lane? It sends by spare paths while nothing
+  /// comes by this home path. That shows nowhere else when we have nothing to send. Until something
+  /// comes by it, or a new socket takes its place.
+  bool doubted(int lane) const {
+    return static_cast<size_t>(lane) < by_lane_.size() &&
+           by_lane_[static_cast<size_t>(lane)].doubted;
+  }
   /// Has any socket ever been there?
   bool ever_connected() const { return first_ns_ != 0; }
   /// Has one of this lane?
@@ -84,14 +91,18 @@ class TcpLink final : public Link {
   void go_on();
   /// How long its callers may sleep without missing that something came across; -1: any time.
   int64_t rest_ns() const;
-  /// Adds up, per NIC of ours, what its paths carry now.
+  /// Adds, per NIC of ours, what became of its paths since the last time.
   struct NicLoad {
     std::string nic;
-    double bytes_per_s = 0;  // of the paths that are busy
-    bool fresh = false;      // of one of them it was measured since the last time
-    bool missing = false;    // some path by it does not work
+    bool missing = false;  // some path by it does not work
+    NicPath::Usage usage;  // all paths' together, if asked for
   };
-  void add_loads(std::vector<NicLoad>* loads);
+  void add_loads(std::vector<NicLoad>* loads, bool with_usage, int64_t now_ns);
+  /// Does this NIC of ours reach the peer, by all of its lanes? Yes when something sent since
+  /// look_anew() shows it, or a new connection; no when a lane has not worked for kLostNs.
+  enum class Reach : uint8_t { unknown, works, missing };
+  Reach reach(const std::string& nic, int64_t now_ns) const;
+  void look_anew();
 
   /// Adds what its lanes do.
   void add_states(std::vector<PathState>* states) const;
@@ -100,6 +111,8 @@ class TcpLink final : public Link {
   static constexpr int64_t kReunionNs = 10'000'000'000;
   /// How long a link waits for its home path before it begins with others.
   static constexpr int64_t kHomeFirstNs = 100'000'000;
+  /// A lane that does not work for a moment is not lost.
+  static constexpr int64_t kLostNs = 100'000'000;
 
  private:
   struct Place {  // of a path
@@ -107,7 +120,8 @@ class TcpLink final : public Link {
     int lane = 0;
     bool home = false;
     bool replaced = false;  // only read from
-    bool fresh = false;     // its speed was measured since add_loads()
+    NicPath::Usage seen;    // by add_loads()
+    uint64_t received = 0;  // by compare_arrivals()
   };
 
   bool connected() const { return working_ > 0; }
@@ -115,6 +129,7 @@ class TcpLink final : public Link {
   void drop_path(int path);
   void lose_path(int path, const Status& why);
   void gather_losses();
+  void compare_arrivals();
 
   // Moves bytes of the stream's front to dst, 0 when there are none now. Bytes beyond `want` may
   // land in the stage when `ahead` (the stage must be empty).
@@ -138,6 +153,9 @@ class TcpLink final : public Link {
     std::string nic;  // ours; empty: not known yet
     bool home = false;
     bool taken = false;  // had a socket
+    bool fresh = false;  // was connected since look_anew()
+    bool doubted = false;
+    int64_t missing_since_ns = 0;  // 0: it works
   };
   std::vector<Lane> by_lane_;
   Status send_failure_;
@@ -147,8 +165,9 @@ class TcpLink final : public Link {
   MultipathSender sender_;
   MultipathReceiver receiver_;
   std::deque<News> news_;
-  int64_t first_ns_ = 0;  // the first socket came
-  int64_t alone_ns_ = 0;  // since when no path works; 0: one does
+  int64_t first_ns_ = 0;     // the first socket came
+  int64_t compared_ns_ = 0;  // compare_arrivals()
+  int64_t alone_ns_ = 0;     // since when no path works; 0: one does
 
   Mirrored stage_;  // fetched, not yet taken: for peek() and read-ahead
   uint64_t stage_head_ = 0;

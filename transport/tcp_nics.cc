@@ -9,7 +9,9 @@ namespace railccl::transport {
 namespace {
 
 constexpr double kNsPerMs = 1e6;
-constexpr int64_t kLostNs = 100'000'000;  // a path that is silent for a moment is not lost
+// A speed is measured over so much: queues on the way make shorter pieces look fast or slow.
+constexpr uint64_t kMeasuredBytes = 512 << 10, kMeasuredBytesAmple = 64 << 20;
+constexpr int64_t kMeasuredUs = 50'000;
 
 }  // namespace
 
@@ -55,16 +57,25 @@ void TcpNics::tell(const TcpLink& link, const TcpLink::News& news, int64_t now_n
   events_->add(std::move(text));
 }
 
-void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns) {
+void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, bool measured, int64_t now_ns) {
+  const int64_t stretch_us = (now_ns - measured_ns_) / 1000;
+  if (measured) measured_ns_ = now_ns;
   for (const TcpLink::NicLoad& load : loads) {
     State& state = states_[load.nic];
-    if (!load.missing) state.missing_since_ns = 0;
-    if (load.missing && state.missing_since_ns == 0) state.missing_since_ns = now_ns;
-    state.lost = load.missing && now_ns - state.missing_since_ns >= kLostNs;
-    if (load.fresh) {
+    state.bytes += load.usage.bytes;
+    state.busy_us += std::min(load.usage.busy_us, stretch_us);
+    state.waited_us += load.usage.waited_us;
+    if (state.bytes >= kMeasuredBytes &&
+        (state.busy_us >= kMeasuredUs || state.bytes >= kMeasuredBytesAmple)) {
+      // Where it waited for receivers to make room, this says nothing about the NIC.
+      const bool waited = state.busy_us <= 0 || state.waited_us > state.busy_us / 16;
       const auto sharers = sharers_.find(load.nic);
-      state.measured[state.next++ % state.measured.size()] =
-          load.bytes_per_s * (sharers == sharers_.end() ? 1 : sharers->second);
+      if (!waited)
+        state.measured[state.next++ % state.measured.size()] =
+            1e6 * static_cast<double>(state.bytes) / static_cast<double>(state.busy_us) *
+            (sharers == sharers_.end() ? 1 : sharers->second);
+      state.bytes = 0;
+      state.busy_us = state.waited_us = 0;
     }
     if (state.down_since_ns == 0 || load.missing) continue;
     std::string text = fmt::format("{} is back after {:.0f} ms", load.nic,
@@ -75,15 +86,16 @@ void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns
   }
 }
 
-std::vector<NicSpeed> TcpNics::speeds() const {
-  std::vector<NicSpeed> speeds;
-  for (const auto& [nic, state] : states_) {
-    if (!home(nic)) continue;
-    const double most = *std::max_element(state.measured.begin(), state.measured.end());
-    // A rail is as good as its worst part: one link that has lost it is enough.
-    if (state.lost || most > 0) speeds.push_back({nic, state.lost ? 0 : most});
+std::vector<NicSpeed> TcpNics::measured() const {
+  std::vector<NicSpeed> all;
+  for (const std::string& nic : home_) {
+    all.push_back({.nic = nic, .working = {}, .missing = {}});
+    if (const auto found = states_.find(nic); found != states_.end()) {
+      const auto& measured = found->second.measured;
+      all.back().bytes_per_s = *std::max_element(measured.begin(), measured.end());
+    }
   }
-  return speeds;
+  return all;
 }
 
 }  // namespace railccl::transport

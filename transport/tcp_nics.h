@@ -27,20 +27,26 @@ class TcpNics {
 
   /// A link's news: what failed, or speaks again.
   void tell(const TcpLink& link, const TcpLink::News& news, int64_t now_ns);
-  /// What the links' paths carry now, added up over links by TcpLink::add_loads().
-  void observe(const std::vector<TcpLink::NicLoad>& loads, int64_t now_ns);
-  /// As Transport::speeds().
-  std::vector<NicSpeed> speeds() const;
+  /// Is it time for a look at what paths carry?
+  bool measure_now(int64_t now_ns) const { return now_ns - measured_ns_ >= kMeasureNs; }
+  /// What became of the links' paths, added up over links by TcpLink::add_loads(); with what they
+  /// carried if `measured`.
+  void observe(const std::vector<TcpLink::NicLoad>& loads, bool measured, int64_t now_ns);
+  /// Our home NICs, and what each was measured to carry.
+  std::vector<NicSpeed> measured() const;
 
  private:
+  static constexpr int64_t kMeasureNs = 20'000'000;
   struct State {
+    // Since the last measurement. Several paths are busy at a time: of each stretch their time
+    // counts together, up to its length.
+    uint64_t bytes = 0;
+    int64_t busy_us = 0, waited_us = 0;
     // What it carried for all ranks that share it, the last times that it was measured: what else
     // goes on makes single figures smaller, nothing makes them larger, so the largest counts.
     std::array<double, 4> measured{};
     size_t next = 0;
-    int64_t missing_since_ns = 0;  // for some link; 0: it works for all
-    bool lost = false;             // missing for too long to wait for it
-    int64_t down_since_ns = 0;     // 0: it is not
+    int64_t down_since_ns = 0;  // 0: it is not
   };
   const char* const medium_;
   PathLog* const events_;
@@ -48,6 +54,7 @@ class TcpNics {
   std::vector<std::string> home_;
   std::map<std::string, int> sharers_;  // ranks of this host that own it
   std::map<std::string, State> states_;
+  int64_t measured_ns_ = 0;  // the end of the last stretch
 };
 
 }  // namespace railccl::transport

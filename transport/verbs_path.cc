@@ -376,6 +376,11 @@ void VerbsPath::close_writing() {
   (void)shutdown(connection_.get(), SHUT_WR);
 }
 
+NicPath::Usage VerbsPath::usage() const {
+  const int64_t now_busy_ns = busy_since_ns_ == 0 ? 0 : now_ns() - busy_since_ns_;
+  return {acknowledged_, (measured_ns_ + busy_ns_ + now_busy_ns) / 1000, 0};
+}
+
 bool VerbsPath::measure() {
   const int64_t now = now_ns();
   const int64_t busy = busy_ns_ + (busy_since_ns_ == 0 ? 0 : now - busy_since_ns_);
@@ -383,6 +388,7 @@ bool VerbsPath::measure() {
   if (bytes < kMeasuredBytes || busy <= 0 || (busy < kMeasuredNs && bytes < kMeasuredBytesAmple))
     return false;
   measured_to_ = acknowledged_;
+  measured_ns_ += busy;
   busy_ns_ = 0;
   if (busy_since_ns_ != 0) busy_since_ns_ = now;
   bytes_per_s_ = 1e9 * static_cast<double>(bytes) / static_cast<double>(busy);

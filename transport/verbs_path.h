@@ -79,6 +79,8 @@ class VerbsPath final : public NicPath, private VerbsPort::User {
   const std::string& nic() const override { return port_->interface(); }
   const std::string& name() const override { return name_; }
   uint64_t written() const override { return written_; }
+  uint64_t received() const override { return read_; }
+  Usage usage() const override;
   void on_events(uint32_t events) override;
   void close_writing() override;
   bool closed_by_peer() const override { return closed_by_peer_; }
@@ -149,6 +151,7 @@ class VerbsPath final : public NicPath, private VerbsPort::User {
   // Measuring, while bytes are under way.
   int64_t round_trip_ns_ = 0;
   int64_t busy_since_ns_ = 0, busy_ns_ = 0;
+  int64_t measured_ns_ = 0;  // busy before measured_to_
   uint64_t measured_to_ = 0;
   double bytes_per_s_ = 0;
 };

@@ -33,6 +33,7 @@ class TransportWrapper : public Transport {
   }
   bool settled() override { return inner_->settled(); }
   std::vector<NicSpeed> speeds() const override { return inner_->speeds(); }
+  void look_anew() override { inner_->look_anew(); }
   PathReport report() const override { return inner_->report(); }
   void abort(const Status& why) override { inner_->abort(why); }
 

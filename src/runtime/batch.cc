@@ -160,7 +160,7 @@ Status Share::start(const Call& call) {
   return ok();
 }
 
-/// The ranks agree on what their rails carry before the collective that comes next.
+/// The ranks agree on what their NICs carry before the collective that comes next.
 Status Share::start_weighing(const Call& call, ReadyPlan* plan) {
   Weigh& weigh = member_.weigh();
   weigh.put(member_.wires().speeds(), *member_.topology(), member_.rank());

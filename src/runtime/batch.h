@@ -68,7 +68,7 @@ class Share {
   std::optional<PointToPoint> transfers_;  // set when there are sends or receives
   size_t next_ = 0;                        // calls_[0, next_) are started or are no collectives
   const Call* asking_ = nullptr;           // the collective whose buffers are being found out about
-  const Call* weighing_for_ = nullptr;     // the collective before which running_ weighs the rails
+  const Call* weighing_for_ = nullptr;     // the collective before which running_ weighs
   ReadyPlan* running_ = nullptr;
   uint64_t sequence_ = 0;  // of the collective that runs or asks
   bool transfers_open_ = false;

@@ -349,15 +349,17 @@ Result<ReadyPlan*> Member::weighing_due(const plan::Request& request) {
 void Member::weighed() {
   const topology::Topology& before = *topology_;
   weigh_->take();
-  const std::vector<Weigh::Change> changes = weigh_->changes(before);
-  if (changes.empty()) return;
+  // What passes from here on counts the next time: also what the weighing itself moved is old.
+  parts_.wires->look_anew();
+  const Weigh::News news = weigh_->news(before);
+  if (news.changes.empty()) return;
   // All ranks have the same to say: one is enough.
-  for (const Weigh::Change& change : changes) {
+  for (const Weigh::Change& change : news.changes) {
     if (rank() != 0) break;
-    const std::string text = Weigh::text_of(change, before, 0);
+    const std::string text = Weigh::text_of(change, before);
     change.used ? log::info("{}: {}", title(), text) : log::warn("{}: {}", title(), text);
   }
-  auto now = std::make_shared<const topology::Topology>(Weigh::changed(before, changes));
+  auto now = std::make_shared<const topology::Topology>(before.with_nic_speeds(news.speeds));
   plans_.clear();
   open_plans_.clear();
   std::lock_guard lock(life_);

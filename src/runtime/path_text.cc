@@ -31,7 +31,8 @@ std::string text_of(const transport::PathReport& report, const topology::Topolog
       if (nic.rail == static_cast<int>(rail)) ours = &nic;
     rails.push_back({{"rail", rail},
                      {"nic", ours == nullptr ? "" : ours->name},
-                     {"bytes_per_s", topology.rail_bytes_per_s(static_cast<int>(rail))},
+                     {"bytes_per_s",
+                      topology.rail_bytes_per_s(static_cast<int>(rail), topology.rank(rank).host)},
                      {"in_use", ours != nullptr && ours->up},
                      {"reason", topology.rails()[rail].reason}});
   }

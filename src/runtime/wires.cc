@@ -383,6 +383,10 @@ std::vector<transport::NicSpeed> Wires::speeds() const {
   return all;
 }
 
+void Wires::look_anew() {
+  for (const auto& medium : media_) medium->look_anew();
+}
+
 std::string Wires::media_text(unsigned mask) const {
   std::string text;
   for (size_t m = 0; m < media_.size(); m++) {

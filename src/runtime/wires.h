@@ -226,6 +226,8 @@ class Wires {
   transport::PathReport report() const;
   /// What the media measured of this rank's NICs, as Transport::speeds.
   std::vector<transport::NicSpeed> speeds() const;
+  /// As Transport::look_anew.
+  void look_anew();
   /// Sleeps until something may have changed, at most `timeout_us`. `awaited`: whose news is waited
   /// for, a bit for each medium; 0: nobody knows.
   void wait(int64_t timeout_us, uint32_t awaited = 0);

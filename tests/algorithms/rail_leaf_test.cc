@@ -5,6 +5,7 @@
 
 #include "algorithms/leaves.h"
 #include "base/random.h"
+#include "rail_speeds.h"
 #include "shapes.h"
 
 namespace railccl::algorithms {
@@ -74,7 +75,7 @@ TEST(RailLeaf, ElsewhereItDoesNotServe) {
   EXPECT_FALSE(serves(topology_of(never_there(2, 4)))) << "two hosts: its NICs are the bound";
   EXPECT_FALSE(serves(without(regular(3, 2, 2), {{0, 1}, {1, 1}, {2, 1}}))) << "down for all";
   EXPECT_FALSE(serves(without(regular(3, 2, 2), {{0, 0}, {0, 1}}))) << "a host with nothing left";
-  EXPECT_FALSE(serves(topology_of(regular(4, 4, 4)).with_rail_speeds({4e9, 4e9, 4e9, 1e9})))
+  EXPECT_FALSE(serves(with_rail_speeds(topology_of(regular(4, 4, 4)), {4e9, 4e9, 4e9, 1e9})))
       << "slow for all";
 }
 

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "algorithms/rails.h"
+#include "rail_speeds.h"
 #include "shapes.h"
 
 namespace railccl::algorithms {
@@ -13,7 +14,16 @@ using topology::Topology;
 
 /// `shape` with rails of these speeds: 0 is down.
 Topology with_speeds(const Shape& shape, const std::vector<double>& speeds) {
-  return topology_of(shape).with_rail_speeds(speeds);
+  return with_rail_speeds(topology_of(shape), speeds);
+}
+
+/// `shape` where one host's NIC on one rail is down.
+Topology one_host_lacks(const Shape& shape, size_t host, size_t rail) {
+  const Topology whole = topology_of(shape);
+  std::vector<std::vector<double>> speeds(whole.hosts().size(),
+                                          std::vector<double>(whole.rails().size(), 4e9));
+  speeds[host][rail] = 0;
+  return whole.with_nic_speeds(speeds);
 }
 
 Shards shards_of(const Topology& topology) {
@@ -151,6 +161,27 @@ TEST(UnequalRails, EveryRailAlgorithmIsRightAndStaysOnRailsThatWork) {
   }
 }
 
+TEST(UnequalRails, ANicThatOneHostLostCarriesNothing) {
+  for (const auto& [shape, host, rail] :
+       {std::tuple{regular(3, 4, 4), 1, 2}, {regular(2, 2, 2), 0, 0}, {regular(4, 4, 2), 3, 1}}) {
+    const Topology topology =
+        one_host_lacks(shape, static_cast<size_t>(host), static_cast<size_t>(rail));
+    for (const Algorithm* algorithm : rail_algorithms()) {
+      const plan::Request request = request_of(algorithm->collective, 997);
+      const auto report = check_on(*algorithm, request, topology, {1, 64});
+      const std::string text = std::string(name_of(algorithm->collective)) + " on " + shape.name;
+      ASSERT_TRUE(report.is_ok()) << text << ": " << report.status().text();
+      EXPECT_EQ(report->cross_rail_bytes, 0u) << text;
+      for (const auto& [edge, bytes] : report->bytes) {
+        const topology::Rank &from = topology.rank(edge.first), &to = topology.rank(edge.second);
+        if (from.host == to.host) continue;
+        for (const topology::Rank& rank : {from, to})
+          EXPECT_FALSE(bytes > 0 && rank.host == host && rank.rail == rail) << text;
+      }
+    }
+  }
+}
+
 /// Seconds that the NIC needs which needs longest, by the checker's count.
 double nic_seconds(const plan::CheckReport& report, const Topology& topology) {
   std::map<std::pair<int, int>, double> out, in;
@@ -167,9 +198,12 @@ double nic_seconds(const plan::CheckReport& report, const Topology& topology) {
 }
 
 TEST(UnequalRails, CostsNameTheTimeOfTheNicThatTakesLongest) {
+  std::vector<Topology> fabrics = {one_host_lacks(regular(3, 4, 4), 1, 2),
+                                   one_host_lacks(regular(4, 4, 2), 0, 0)};
   for (const std::vector<double>& speeds :
-       {std::vector<double>{4e9, 4e9, 4e9, 1e9}, {4e9, 0, 4e9, 4e9}, {1e9, 2e9, 3e9, 4e9}}) {
-    const Topology topology = with_speeds(regular(2, 4, 4), speeds);
+       {std::vector<double>{4e9, 4e9, 4e9, 1e9}, {4e9, 0, 4e9, 4e9}, {1e9, 2e9, 3e9, 4e9}})
+    fabrics.push_back(with_speeds(regular(2, 4, 4), speeds));
+  for (const Topology& topology : fabrics) {
     for (const Algorithm* algorithm : all()) {
       const std::set<std::string> exact = {"rail", "direct", "pairwise"};
       const plan::Request request = request_of(algorithm->collective, 83200);

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Rails that fail while collectives run: cables out, switches that swallow everything, a link that
 flaps, all rails but one lost one after the other. Every result of every iteration is right, no
-iteration waits long, and the log says once what happened.
+iteration waits long, and the log says once what happened. A host that has lost a link for good is
+found out, and becomes a leaf of the others' rail.
 
     faults_test.py FOLDER_OF_PROGRAMS
 """
@@ -43,12 +44,12 @@ def mend(one):
         one.link(host, rail, "mend")
 
 
-def survives(one, program, what, script, size="2M", iterations="20"):
+def survives(one, program, what, script, size="2M", iterations="20", ranks=RANKS):
     words = [program, "all_reduce", "-b", size, "-e", size, "-n", iterations, "-w", "1", "--each",
              "--json", "-T", "60"]
     faults = threading.Thread(target=play, args=(one, script))
     faults.start()
-    codes, outputs = one.run_ranks(words, RANKS, timeout_s=70)
+    codes, outputs = one.run_ranks(words, ranks, timeout_s=70)
     faults.join()
     mend(one)
     text = "\n".join(outputs)
@@ -64,21 +65,27 @@ def survives(one, program, what, script, size="2M", iterations="20"):
     assert sum(told) > 0, f"{what}: nobody noticed; did the fault come in time?\n{text}"
     print(f"{what}: median {statistics.median(times) / 1e3:.0f} ms, the longest {stall / 1e3:.0f} ms "
           f"more, told {told}")
-    return outputs
+    return outputs, rows
 
 
 def main():
     lab.skip_where_missing()
     program = f"{sys.argv[1]}/railccl-bench"
     with lab.Lab.up(lab.Shape(3, RAILS)) as one:
-        outputs = survives(one, program, "a silent link",
-                           [(0.3, 1, 0, "silent"), (1.2, 1, 0, "mend")])
+        outputs, _ = survives(one, program, "a silent link",
+                              [(0.3, 1, 0, "silent"), (1.2, 1, 0, "mend")])
         assert re.search(r"path by rail0 to rank \d .* silent for \d+ ms", "\n".join(outputs))
         survives(one, program, "a cable out", [(0.2, 0, 1, "down"), (1.2, 0, 1, "mend")])
         flaps = [(0.1 + 0.25 * i, 2, 1, "mend" if i % 2 else "silent") for i in range(8)]
         survives(one, program, "a link that flaps", flaps)
         survives(one, program, "all rails but one lost, one after the other",
                  [(0.2, None, 0, "silent"), (0.8, None, 2, "down")])
+        outputs, rows = survives(one, program, "a link lost for good", [(0.2, 1, 2, "silent")],
+                                 size="16M", iterations="8", ranks=[RAILS] * 3)
+        text = "\n".join(outputs)
+        assert rows[-1]["algorithm"] == "rail_leaf", f"{rows[-1]['algorithm']}\n{text}"
+        lost = re.findall(r"rail \d.* carries nothing.*", text)
+        assert len(lost) == 1 and f"(rail2) of host {one.hostname(1)} carries nothing" in lost[0], text
 
 
 main()

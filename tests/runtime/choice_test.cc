@@ -3,6 +3,7 @@
 // that headers of messages survive their packing while nonsense is refused.
 #include <gtest/gtest.h>
 
+#include "rail_speeds.h"
 #include "ranks.h"
 #include "runtime/algorithm_filter.h"
 #include "runtime/chooser.h"
@@ -310,17 +311,47 @@ TEST(Cost, UnequalRailsArePricedByEachNicsOwnSpeed) {
     return chosen->predicted_s;
   };
   const double usual = seconds(equal);
-  EXPECT_NEAR(seconds(equal.with_rail_speeds({25e6, 25e6, 25e6, 6.25e6})) / usual, 4 / 3.25, 0.02);
-  EXPECT_NEAR(seconds(equal.with_rail_speeds({25e6, 0, 25e6, 25e6})) / usual, 4 / 3.0, 0.02);
-  EXPECT_NEAR(seconds(equal.with_rail_speeds({50e6, 50e6, 50e6, 50e6})) / usual, 0.5, 0.02);
+  EXPECT_NEAR(seconds(with_rail_speeds(equal, {25e6, 25e6, 25e6, 6.25e6})) / usual, 4 / 3.25, 0.02);
+  EXPECT_NEAR(seconds(with_rail_speeds(equal, {25e6, 0, 25e6, 25e6})) / usual, 4 / 3.0, 0.02);
+  EXPECT_NEAR(seconds(with_rail_speeds(equal, {50e6, 50e6, 50e6, 50e6})) / usual, 0.5, 0.02);
   // An equal cut, priced: a quarter of what an all-reduce between four hosts moves per rail.
   plan::Cost cut;
   cut.outer_bytes = 2 * 3 / 4.0 * static_cast<double>(plan::bytes_of(request)) / 4;
   const double quarter = runtime::seconds_of(cut, request, equal, {});
   EXPECT_NEAR(
-      runtime::seconds_of(cut, request, equal.with_rail_speeds({25e6, 25e6, 25e6, 6.25e6}), {}) /
+      runtime::seconds_of(cut, request, with_rail_speeds(equal, {25e6, 25e6, 25e6, 6.25e6}), {}) /
           quarter,
       4, 0.1);
+}
+
+// One NIC of sixteen is lost: the others' rail stays in use where the bound says that it pays, and
+// the price follows the bound, as that of three rails does where the rail is lost on all hosts.
+TEST(Chooser, AHostThatLostARailBecomesALeaf) {
+  const auto synthetic = topology::synthetic("hosts=4,ranks=4,nics=4,nic=25MB/s");
+  ASSERT_TRUE(synthetic.is_ok()) << synthetic.status().text();
+  auto chooser = Chooser::make(settings_with(), 0, 0, true);
+  ASSERT_TRUE(chooser.is_ok());
+  std::vector<std::vector<double>> speeds(4, std::vector<double>(4, 25e6));
+  const auto expect = [&](const Request& request, const std::string& algorithm, double bound_s) {
+    const topology::Topology topology = synthetic->with_nic_speeds(speeds);
+    const auto chosen = chooser->choose(request, topology);
+    ASSERT_TRUE(chosen.is_ok());
+    EXPECT_EQ(chosen->algorithm->name, algorithm);
+    EXPECT_NEAR(runtime::bound_seconds(request, topology), bound_s, bound_s * 1e-6);
+    EXPECT_GT(chosen->predicted_s, bound_s);
+    EXPECT_LT(chosen->predicted_s, 1.1 * bound_s);
+  };
+  const Request large = sum_request(16 << 20);
+  const double n_s = 64 * 1024 * 1024 / 25e6;  // the data through one NIC
+  expect(large, "rail", 6 * n_s / 16);
+  speeds[2][1] = 0;
+  expect(large, "rail_leaf", 6 * n_s / 15);
+  speeds[2][1] = 6.25e6;
+  expect(large, "rail_leaf", 6 * n_s / 15.25);
+  speeds[2][1] = 24e6;
+  expect(large, "rail", 6 * n_s / 15.96);
+  for (std::vector<double>& host : speeds) host[1] = 0;
+  expect(large, "rail", 6 * n_s / 12);
 }
 
 TEST(Frame, HeadersComeBackAsTheyWere) {

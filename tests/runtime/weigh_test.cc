@@ -1,7 +1,8 @@
-// Shows that the ranks agree on what their rails carry: plans change on all ranks alike and stay
+// Shows that the ranks agree on what their NICs carry: plans change on all ranks alike and stay
 // exact, whoever measured it and however the calls are grouped; that a rail that fails and returns
-// is taken out and in again; that figures that no NIC can have, and ranks that measured nothing, do
-// no harm; and when it is time for a weighing and when not.
+// is taken out and in again, on one host or on all; that the host whose link is broken is told from
+// those that miss it; that figures that no NIC can have, and ranks that measured nothing, do no
+// harm; and when it is time for a weighing and when not.
 #include "runtime/weigh.h"
 
 #include <gmock/gmock.h>
@@ -11,6 +12,7 @@
 #include <limits>
 #include <mutex>
 
+#include "rail_speeds.h"
 #include "ranks.h"
 #include "shapes.h"
 #include "topology/synthetic.h"
@@ -98,15 +100,20 @@ constexpr double kRate = 25e6;
 constexpr int kRanks = 8;
 constexpr uint64_t kLarge = 1 << 18;  // floats: a mebibyte, which takes such rails 10 ms
 
-/// Two hosts of four ranks and rails each, by file.
+/// Two hosts of four ranks and rails each, or four of two, by file.
 class WeighedCommunicator : public testing::Test {
  protected:
-  void SetUp() override {
+  void SetUp() override { set_up(4); }
+  void set_up(int local) {
+    local_ = local;
     readings.clear();
-    auto topology = topology::synthetic("hosts=2,ranks=4,nics=4,nic=25MB/s");
+    auto topology = topology::synthetic(
+        fmt::format("hosts={},ranks={},nics={},nic=25MB/s", kRanks / local, local, local));
     ASSERT_TRUE(topology.is_ok());
     topology_ = *topology;
-    for (int rail = 0; rail < 4; rail++) names_.push_back(topology_.hosts()[0].nics[rail].name);
+    names_.clear();
+    for (int rail = 0; rail < local; rail++)
+      names_.push_back(topology_.hosts()[0].nics[static_cast<size_t>(rail)].name);
     path_ = testing::TempDir() + fmt::format("/weigh-{}.topo", getpid());
     ASSERT_TRUE(topology::save_topology(topology_, path_).is_ok());
   }
@@ -120,8 +127,14 @@ class WeighedCommunicator : public testing::Test {
   void measure_all() const {
     for (int rank = 0; rank < 4; rank++) measure(rank, kRate);
   }
-  /// Rank r is on rail r % 4.
-  void measure(int rank, double speed) const { readings.set(rank, {{names_[rank % 4], speed}}); }
+  /// Rank r's NIC, that of rail r % local_, reaches the next host with that speed; 0: not at all.
+  void measure(int rank, double speed) const {
+    const std::vector<int> next = {(rank + local_) % kRanks};
+    NicSpeed found{.nic = names_[static_cast<size_t>(rank % local_)], .working = {}, .missing = {}};
+    found.bytes_per_s = speed > 0 ? speed : kRate;  // what it once carried
+    (speed > 0 ? found.working : found.missing) = next;
+    readings.set(rank, {found});
+  }
 
   /// Runs `body` on all ranks; what it calls in between waits until all have come so far, lets one
   /// of them do something and goes on.
@@ -138,6 +151,7 @@ class WeighedCommunicator : public testing::Test {
     });
   }
 
+  int local_ = 4;
   Topology topology_;
   std::vector<std::string> names_;
   std::string path_;
@@ -145,8 +159,7 @@ class WeighedCommunicator : public testing::Test {
 
 std::vector<double> speeds_of(const Communicator& communicator) {
   std::vector<double> speeds;
-  for (int rail = 0; rail < 4; rail++)
-    speeds.push_back(communicator.topology()->rail_bytes_per_s(rail));
+  for (int rail = 0; rail < 4; rail++) speeds.push_back(rail_speed(*communicator.topology(), rail));
   return speeds;
 }
 
@@ -165,7 +178,10 @@ TEST_F(WeighedCommunicator, PlansFollowWhatOneRankMeasured) {
     for (int c = 0; c < kCollectiveCount; c++)
       expect_exact(communicator, sum_request(1003, static_cast<Collective>(c)));
     // A rail that fails is noticed when three large calls have passed, small ones not counted.
-    between([&] { measure(5, 0); });
+    between([&] {
+      measure(1, 0);
+      measure(5, 0);
+    });
     for (int i = 0; i < 2; i++) {
       expect_exact(communicator, sum_request(kLarge));
       EXPECT_EQ(speeds_of(communicator)[1], kRate);
@@ -178,8 +194,7 @@ TEST_F(WeighedCommunicator, PlansFollowWhatOneRankMeasured) {
       expect_exact(communicator, sum_request(1003, static_cast<Collective>(c)));
     // And is back as soon as its rank says so.
     between([&] {
-      measure(5, kRate);
-      measure(3, kRate);
+      for (const int rank : {1, 3, 5}) measure(rank, kRate);
     });
     for (int i = 0; i < 3; i++) expect_exact(communicator, sum_request(kLarge));
     EXPECT_THAT(speeds_of(communicator), ElementsAre(kRate, kRate, kRate, kRate));
@@ -232,13 +247,52 @@ TEST_F(WeighedCommunicator, NonsenseAndSilenceChangeNothing) {
   const double none[] = {
       std::numeric_limits<double>::quiet_NaN(), kInfinity, -kInfinity, -1, 1e300, 1e-300};
   for (int rank = 0; rank < kRanks - 1; rank++) {
-    std::vector<NicSpeed> speeds = {{"no such NIC", 1}, {"", 0}};
-    for (const double speed : none) speeds.push_back({names_[rank % 4], speed});
+    std::vector<NicSpeed> speeds = {{"no such NIC", 1, {5}, {4}}, {"", 0, {}, {}}};
+    const std::string& nic = names_[static_cast<size_t>(rank % 4)];
+    for (const double speed : none) speeds.push_back({nic, speed, {(rank + 4) % 8}, {}});
+    speeds.push_back({nic, kRate / 4, {}, {}});  // it reached nobody lately
+    speeds.push_back({nic, 0, {}, {-1, kRanks, 1 << 30, rank}});
     readings.set(rank, speeds);
   }
   run({}, [&](Communicator& communicator, const Between&) {
     for (int i = 0; i < 4; i++) expect_exact(communicator, sum_request(kLarge));
     EXPECT_EQ(*communicator.topology(), topology_);
+  });
+}
+
+// Rank 5's NIC is that of host 2 on rail 1; round the ring 1, 3, 5, 7 each sends to the next.
+TEST_F(WeighedCommunicator, AHostThatLosesARailBecomesALeafUntilItIsBack) {
+  set_up(2);
+  for (int rank = 0; rank < kRanks; rank++) measure(rank, kRate);
+  run({"RAILCCL_CHECK_PLANS=1"}, [&](Communicator& communicator, const Between& between) {
+    const auto speeds_on_rail_1 = [&] {
+      std::vector<double> speeds;
+      for (int host = 0; host < 4; host++)
+        speeds.push_back(communicator.topology()->rail_bytes_per_s(1, host));
+      return speeds;
+    };
+    for (int i = 0; i < 2; i++) expect_exact(communicator, sum_request(kLarge));
+    EXPECT_EQ(communicator.last_choice().algorithm, "rail");
+    const double before_s = communicator.last_choice().predicted_s;
+    EXPECT_THAT(speeds_on_rail_1(), ElementsAre(kRate, kRate, kRate, kRate));
+    between([&] {
+      measure(3, 0);
+      measure(5, 0);
+    });
+    for (int i = 0; i < 3; i++) expect_exact(communicator, sum_request(kLarge));
+    EXPECT_THAT(speeds_on_rail_1(), ElementsAre(kRate, kRate, 0, kRate));
+    EXPECT_EQ(communicator.last_choice().algorithm, "rail_leaf");
+    // The NIC that is left takes n, where all NICs together took 3/4 n.
+    EXPECT_NEAR(communicator.last_choice().predicted_s / before_s, 4 / 3.0, 0.15);
+    for (int c = 0; c < kCollectiveCount; c++)
+      expect_exact(communicator, sum_request(1003, static_cast<Collective>(c)));
+    between([&] {
+      measure(3, kRate);
+      measure(5, kRate);
+    });
+    for (int i = 0; i < 3; i++) expect_exact(communicator, sum_request(kLarge));
+    EXPECT_THAT(speeds_on_rail_1(), ElementsAre(kRate, kRate, kRate, kRate));
+    EXPECT_EQ(communicator.last_choice().algorithm, "rail");
   });
 }
 
@@ -291,34 +345,62 @@ TEST(Weigh, ComesBeforeTheSecondLargeCallAndThenBeforeEveryThird) {
   EXPECT_EQ(when, "-w--w--w-");
 }
 
-TEST(Weigh, TakesTheLeastPerRail) {
+constexpr float kInfinite = std::numeric_limits<float>::infinity();
+
+/// What rank 2, the first of host 1 of two hosts, puts in: eth0 and eth1 of host 0, then of host 1.
+std::vector<float> put(const std::vector<NicSpeed>& found) {
   const Topology topology = hosts_with({2, 2});
   Weigh weigh(topology);
-  weigh.put({{"eth1", 5e6}, {"eth1", 4e6}, {"eth1", 6e6}}, topology, 2);
-  EXPECT_THAT(std::vector<double>(weigh.input(), weigh.input() + 2),
-              ElementsAre(std::numeric_limits<double>::infinity(), 4e6));
-  weigh.put({{"eth0", 0}}, topology, 2);
-  EXPECT_THAT(std::vector<double>(weigh.input(), weigh.input() + 2),
-              ElementsAre(0, std::numeric_limits<double>::infinity()));
+  weigh.put({{"eth0", 1e6, {0}, {1}}}, topology, 2);  // once; it must leave no trace
+  weigh.put(found, topology, 2);
+  return {weigh.input(), weigh.input() + 4};
 }
 
-/// Two hosts and rails that carry `before`, and what the ranks then agree on.
+TEST(Weigh, PutsInTheLeastOfWhatIsKnownOfBothEnds) {
+  EXPECT_THAT(put({}), ElementsAre(kInfinite, kInfinite, kInfinite, kInfinite));
+  EXPECT_THAT(put({{"eth1", 5e6, {0}, {}}, {"eth1", 4e6, {1}, {}}, {"eth1", 6e6, {0}, {}}}),
+              ElementsAre(kInfinite, 1e16F, kInfinite, 4e6F));
+  EXPECT_THAT(put({{"eth0", 0, {1}, {}}}), ElementsAre(1e16F, kInfinite, 1e16F, kInfinite));
+  // What it carried before it failed does not clear it.
+  EXPECT_THAT(put({{"eth0", 5e6, {}, {0, 1}}}), ElementsAre(1e17F, kInfinite, 1e17F, kInfinite));
+  EXPECT_THAT(put({{"eth0", 5e6, {1}, {0}}}), ElementsAre(1e16F, kInfinite, 5e6F, kInfinite));
+  EXPECT_THAT(put({{"eth0", 5e6, {}, {}}, {"eth2", 5e6, {0}, {1}}, {"eth1", 5e6, {3}, {-1, 4}}}),
+              ElementsAre(kInfinite, kInfinite, kInfinite, 5e6F));
+}
+
+/// Hosts with two rails that carry `before`, and what the ranks then agree on.
 class Scale {
  public:
-  explicit Scale(const std::vector<double>& before)
-      : topology(hosts_with({2, 2}).with_rail_speeds(before)), weigh_(topology) {}
+  explicit Scale(const std::vector<double>& before, int hosts = 2)
+      : topology(
+            with_rail_speeds(hosts_with(std::vector<int>(static_cast<size_t>(hosts), 2)), before)),
+        weigh_(topology) {}
 
-  /// What is said of it.
+  /// What is said of it, the same for all hosts; 0: the rail reaches nobody.
   std::vector<std::string> says(const std::vector<double>& agreed) {
-    std::copy(agreed.begin(), agreed.end(), weigh_.output());
+    std::vector<double> of_all;
+    for (size_t h = 0; h < topology.hosts().size(); h++)
+      of_all.insert(of_all.end(), agreed.begin(), agreed.end());
+    return says_of_each(of_all);
+  }
+  /// Host by host.
+  std::vector<std::string> says_of_each(const std::vector<double>& agreed) {
+    std::transform(agreed.begin(), agreed.end(), weigh_.output(),
+                   [](double speed) { return static_cast<float>(speed == 0 ? 1e17 : speed); });
     weigh_.take();
-    const auto changes = weigh_.changes(topology);
+    const Weigh::News news = weigh_.news(topology);
     std::vector<std::string> texts;
-    for (const Weigh::Change& change : changes)
-      texts.push_back(Weigh::text_of(change, topology, 0));
-    topology = Weigh::changed(topology, changes);
-    EXPECT_THAT(weigh_.changes(topology), testing::IsEmpty()) << "the same again is no news";
+    for (const Weigh::Change& change : news.changes)
+      texts.push_back(Weigh::text_of(change, topology));
+    if (!texts.empty()) topology = topology.with_nic_speeds(news.speeds);
+    EXPECT_THAT(weigh_.news(topology).changes, testing::IsEmpty()) << "the same again is no news";
     return texts;
+  }
+  std::vector<double> speeds(int rail) const {
+    std::vector<double> speeds;
+    for (const int host : topology.used_hosts())
+      speeds.push_back(topology.rail_bytes_per_s(rail, host));
+    return speeds;
   }
 
   Topology topology;
@@ -369,7 +451,7 @@ TEST(Weigh, OneMeasurementThatStraysChangesNothing) {
   // What lasts counts the second time, what is another speed altogether at once.
   EXPECT_THAT(scale.says({25e6, 20e6}), ElementsAre());
   EXPECT_THAT(scale.says({25e6, 20e6}),
-              ElementsAre("rail 1 (eth1) carries 20 MB/s now, was 25 MB/s"));
+              ElementsAre("rail 1 (eth1) carries 20 MB/s now, was 26 MB/s"));
   EXPECT_THAT(scale.says({25e6, 12e6}),
               ElementsAre("rail 1 (eth1) carries 12 MB/s now, was 20 MB/s"));
 }
@@ -378,7 +460,7 @@ TEST(Weigh, PromisesAndMeasurementsDoNotCompare) {
   const double none = std::numeric_limits<double>::infinity();
   Scale scale({1.25e9, 1.25e9});
   EXPECT_THAT(scale.says({25e6, none}), ElementsAre());
-  EXPECT_EQ(scale.topology.rail_bytes_per_s(0), 1.25e9);
+  EXPECT_EQ(rail_speed(scale.topology, 0), 1.25e9);
   EXPECT_THAT(scale.says({none, none}), ElementsAre());
   EXPECT_THAT(scale.says({none, 20e6}),
               ElementsAre("rail 0 (eth0) carries 25 MB/s now, was 1.25 GB/s",
@@ -386,6 +468,59 @@ TEST(Weigh, PromisesAndMeasurementsDoNotCompare) {
   // From then on each speaks for itself.
   EXPECT_THAT(scale.says({none, 5e6}),
               ElementsAre("rail 1 (eth1) carries 5 MB/s now, was 20 MB/s"));
+}
+
+constexpr double kReached = 1e16;
+
+TEST(Weigh, TellsTheHostsApart) {
+  const double none = std::numeric_limits<double>::infinity();
+  Scale scale({25e6, 25e6}, 4);
+  // Hosts 0 and 2 have missed host 1, and reached others.
+  EXPECT_THAT(scale.says_of_each({25e6, kReached, 25e6, 0, 25e6, kReached, 25e6, 25e6}),
+              ElementsAre("rail 1 (eth1) of host host1 carries nothing: its share goes over the "
+                          "other rails"));
+  EXPECT_THAT(scale.speeds(1), ElementsAre(25e6, 0, 25e6, 25e6));
+  EXPECT_THAT(scale.says_of_each({none, none, none, none, none, none, none, none}), ElementsAre());
+  // Back it is said to be as fast as the others.
+  EXPECT_THAT(scale.says_of_each({25e6, 25e6, 25e6, kReached, 25e6, 24e6, 25e6, 25e6}),
+              ElementsAre("rail 1 (eth1) of host host1 carries 25 MB/s again"));
+  EXPECT_THAT(scale.speeds(1), ElementsAre(25e6, 25e6, 25e6, 25e6));
+  // A slow one among others, and the one that sent to it, are believed the third time.
+  const std::vector<double> two_slow = {25e6, 25e6, 25e6, 6.25e6, 25e6, 25e6, 25e6, 6.25e6};
+  for (int i = 0; i < 2; i++) EXPECT_THAT(scale.says_of_each(two_slow), ElementsAre());
+  EXPECT_THAT(
+      scale.says_of_each(two_slow),
+      ElementsAre("rail 1 (eth1) of hosts host1, host3 carries 6.25 MB/s now, was 25 MB/s"));
+  EXPECT_THAT(scale.speeds(1), ElementsAre(25e6, 6.25e6, 25e6, 6.25e6));
+  // Hosts that are about alike on a rail carry what the slowest does; who strays upwards, too.
+  EXPECT_THAT(
+      scale.says_of_each({25e6, 20e6, 25e6, 18e6, 25e6, 90e6, 25e6, 19e6}),
+      ElementsAre("rail 1 (eth1) of hosts host0, host2 carries 18 MB/s now, was 25 MB/s",
+                  "rail 1 (eth1) of hosts host1, host3 carries 18 MB/s now, was 6.25 MB/s"));
+  Scale many({25e6, 25e6}, 6);
+  std::vector<double> all_but_one(12, 25e6);
+  for (size_t host = 1; host < 6; host++) all_but_one[2 * host] = 0;
+  EXPECT_THAT(many.says_of_each(all_but_one),
+              ElementsAre("rail 0 (eth0) of hosts host1, host2, host3 and 2 more carries nothing: "
+                          "its share goes over the other rails"));
+}
+
+TEST(Weigh, WhoMeasuresNothingCarriesWhatOthersDo) {
+  const double none = std::numeric_limits<double>::infinity();
+  Scale scale({1.25e9, 1.25e9}, 3);
+  EXPECT_EQ(scale.says_of_each({25e6, none, none, kReached, none, 20e6}).size(), 2u);
+  EXPECT_THAT(scale.speeds(0), ElementsAre(25e6, 25e6, 25e6));
+  EXPECT_THAT(scale.speeds(1), ElementsAre(20e6, 20e6, 20e6));
+}
+
+TEST(Weigh, FailuresAndReturnsCountBeforeAnythingIsMeasured) {
+  const double none = std::numeric_limits<double>::infinity();
+  Scale scale({1.25e9, 1.25e9}, 3);
+  EXPECT_THAT(scale.says_of_each({none, kReached, none, 0, none, kReached}).size(), 1u);
+  EXPECT_THAT(scale.speeds(1), ElementsAre(1.25e9, 0, 1.25e9));
+  EXPECT_THAT(scale.says_of_each({none, kReached, none, kReached, none, kReached}),
+              ElementsAre("rail 1 (eth1) of host host1 works again"));
+  EXPECT_THAT(scale.speeds(1), ElementsAre(1.25e9, 1.25e9, 1.25e9));
 }
 
 }  // namespace

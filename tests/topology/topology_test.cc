@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <limits>
 
+#include "rail_speeds.h"
+
 namespace railccl::topology {
 namespace {
 
@@ -177,36 +179,52 @@ TEST(Topology, Empty) {
 
 TEST(Topology, RailsTakeOtherSpeedsWithTheirNics) {
   const Topology t = three_hosts();
-  EXPECT_EQ(t.rail_bytes_per_s(0), 10e9);
-  EXPECT_EQ(t.rail_bytes_per_s(1), 8e9);
+  EXPECT_EQ(rail_speed(t, 0), 10e9);
+  EXPECT_EQ(rail_speed(t, 1), 8e9);
   EXPECT_EQ(t.nic_bytes_per_s(3), 1.25e9) << "unknown";
   EXPECT_EQ(t.slowest_nic_bytes_per_s(), 1.25e9);
 
-  const Topology slower = t.with_rail_speeds({2e9, -1});
-  EXPECT_EQ(slower.rail_bytes_per_s(0), 2e9);
+  const Topology slower = with_rail_speeds(t, {2e9, -1});
+  EXPECT_EQ(rail_speed(slower, 0), 2e9);
   EXPECT_EQ(slower.rails()[0].bytes_per_s, 2e9);
   EXPECT_EQ(slower.nic_bytes_per_s(0), 2e9);
   EXPECT_EQ(slower.nic_bytes_per_s(2), 2e9);
-  EXPECT_EQ(slower.rail_bytes_per_s(1), 8e9);
+  EXPECT_EQ(rail_speed(slower, 1), 8e9);
 
-  const Topology down = slower.with_rail_speeds({0, 1e9});
-  EXPECT_EQ(down.rail_bytes_per_s(0), 0);
+  const Topology down = with_rail_speeds(slower, {0, 1e9});
+  EXPECT_EQ(rail_speed(down, 0), 0);
   EXPECT_FALSE(down.hosts()[0].nics[0].up);
   EXPECT_LT(down.nic_bytes_per_s(0), 0.1e9) << "plans had better do without";
   EXPECT_EQ(down.slowest_nic_bytes_per_s(), down.nic_bytes_per_s(0));
   EXPECT_EQ(down.ranks(), t.ranks());
 
-  const Topology back = down.with_rail_speeds({10e9, 3e9});
-  EXPECT_EQ(back.rail_bytes_per_s(0), 10e9);
+  const Topology back = with_rail_speeds(down, {10e9, 3e9});
+  EXPECT_EQ(rail_speed(back, 0), 10e9);
   EXPECT_TRUE(back.hosts()[2].nics[0].up);
+}
+
+TEST(Topology, NicsOfOneHostTakeOtherSpeedsThanThoseOfOthers) {
+  constexpr double kNone = -1, kAsBefore = std::numeric_limits<double>::infinity();
+  const Topology t = three_hosts();
+  const Topology other = t.with_nic_speeds({{kNone, 4e9}, {kNone, kNone}, {0, kNone}});
+  EXPECT_EQ(other.rail_bytes_per_s(0, 0), 10e9);
+  EXPECT_EQ(other.rail_bytes_per_s(1, 0), 4e9);
+  EXPECT_EQ(other.rail_bytes_per_s(0, 2), 0);
+  EXPECT_LT(other.rail_bytes_per_s(1, 2), 0) << "nobody knows";
+  EXPECT_LT(other.rail_bytes_per_s(0, 1), 0) << "a host without ranks";
+  EXPECT_EQ(other.rails()[0].bytes_per_s, 10e9) << "of those that are up";
+  EXPECT_EQ(other.rails()[1].bytes_per_s, 4e9);
+  const Topology back =
+      other.with_nic_speeds({{kNone, 8e9}, {kNone, kNone}, {kAsBefore, kAsBefore}});
+  EXPECT_EQ(back.rail_bytes_per_s(0, 2), 12e9);
+  EXPECT_EQ(back.hosts(), t.hosts());
 }
 
 TEST(Topology, RailSpeedsThatAreNoneChangeNothing) {
   const Topology t = three_hosts();
   for (const double none :
-       {-1.0, -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::infinity(),
-        std::numeric_limits<double>::quiet_NaN()})
-    EXPECT_EQ(t.with_rail_speeds({none, none}), t);
+       {-1.0, -std::numeric_limits<double>::infinity(), std::numeric_limits<double>::quiet_NaN()})
+    EXPECT_EQ(with_rail_speeds(t, {none, none}), t);
 }
 
 }  // namespace

@@ -320,6 +320,26 @@ TEST(Multipath, ASilentPathIsLeftAndTakenBack) {
   EXPECT_EQ(stream.path(spare).written(), by_spare);
 }
 
+// Only what went out afterwards shows that a path works now, and not before it has come across.
+TEST(Multipath, APathIsProvenByWhatWasSentSinceTheLastLook) {
+  Stream stream(6);
+  stream.receiver_rests = 0;
+  const int home = stream.add(100e6, 100'000, true);
+  const int spare = stream.add(100e6, 100'000, false);
+  EXPECT_FALSE(stream.sender().proven(home));
+  ASSERT_TRUE(stream.run(1'000'000, 1000 * kMs));
+  EXPECT_TRUE(stream.sender().proven(home));
+  EXPECT_FALSE(stream.sender().proven(spare));
+  while (stream.received() < 1'500'000) stream.step(4'000'000);
+  stream.path(home).cut();
+  stream.sender().look_anew();
+  for (int i = 0; i < 100; i++) stream.step(4'000'000);
+  EXPECT_FALSE(stream.sender().proven(home));
+  stream.path(home).mend();
+  ASSERT_TRUE(stream.run(4'000'000, 1000 * kMs));
+  EXPECT_TRUE(stream.sender().proven(home));
+}
+
 // A receiver that does not read makes no path silent.
 TEST(Multipath, ASlowReceiverIsNoFailure) {
   RAILCCL_SKIP_WITHOUT_THREADS();

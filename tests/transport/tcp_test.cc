@@ -5,10 +5,13 @@
 #include <arpa/inet.h>
 #include <gmock/gmock.h>
 #include <netinet/in.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "transport/processes.h"
+#include "transport/socket_path.h"
+#include "transport/tcp_link.h"
 #include "transport/tcp_socket.h"
 #include "transport/tcp_wire.h"
 
@@ -383,6 +386,114 @@ TEST(Tcp, ErrorsNameRankAddressAndInterface) {
                         gone.port));
   EXPECT_EQ(status.scope(), Scope::link);
   EXPECT_FALSE(link->peek(1).is_ok());
+}
+
+// By connections made and bytes acknowledged since the last look; a connection that is lost counts
+// when it stays so.
+TEST(TcpLink, KnowsByWhichNicItReachesItsPeer) {
+  const AbortFlag abort;
+  TcpLink link(&abort, "tcp", 3, 0, "nobody yet");
+  link.set_lanes(2);
+  std::array<UniqueFd, 2> far;
+  const auto connect = [&](int lane) {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    far[static_cast<size_t>(lane)] = UniqueFd(ends[1]);
+    const std::string nic = fmt::format("eth{}", lane);
+    auto path = std::make_unique<SocketPath>(UniqueFd(ends[0]), nic, "far, " + nic, true);
+    ASSERT_TRUE(link.add_socket(lane, lane == 0, std::move(path)).is_ok());
+  };
+  int64_t now = now_ns();
+  const auto reach = [&](const char* nic) { return link.reach(nic, now); };
+  const auto look = [&] {
+    std::vector<TcpLink::NicLoad> loads;
+    link.watch(now);
+    link.add_loads(&loads, false, now);
+  };
+  using Reach = TcpLink::Reach;
+  EXPECT_EQ(reach("eth0"), Reach::unknown);
+  connect(0);
+  connect(1);
+  EXPECT_EQ(reach("eth0"), Reach::works);
+  EXPECT_EQ(reach("eth1"), Reach::works);
+  EXPECT_EQ(reach("eth2"), Reach::unknown);
+  link.look_anew();
+  EXPECT_EQ(reach("eth0"), Reach::unknown);
+
+  std::string bytes(100, 'x');
+  const iovec range{bytes.data(), bytes.size()};
+  EXPECT_EQ(*link.send({&range, 1}), bytes.size());
+  look();
+  EXPECT_EQ(reach("eth0"), Reach::unknown) << "under way";
+  std::array<char, 1000> heard;
+  ASSERT_GT(recv(far[0].get(), heard.data(), heard.size(), 0), 100);
+  look();
+  EXPECT_EQ(reach("eth0"), Reach::works);
+  EXPECT_EQ(reach("eth1"), Reach::unknown);
+
+  far[1].reset();
+  link.on_events(1, EPOLLHUP);
+  ASSERT_TRUE(link.peek(1).is_ok());
+  look();
+  EXPECT_EQ(reach("eth1"), Reach::unknown) << "for a moment";
+  now += TcpLink::kLostNs;
+  look();
+  EXPECT_EQ(reach("eth1"), Reach::missing);
+  EXPECT_EQ(reach("eth0"), Reach::works);
+  connect(1);
+  look();
+  EXPECT_EQ(reach("eth1"), Reach::works);
+}
+
+// A peer whose home path is cut sends by a spare one. Who only receives has no other sign of it,
+// and connects the home path anew until something comes by it.
+TEST(TcpLink, DoubtsAHomePathBesideWhichSpareOnesDeliver) {
+  const AbortFlag abort;
+  TcpLink link(&abort, "tcp", 3, 0, "nobody yet");
+  link.set_lanes(2);
+  std::array<UniqueFd, 2> far;
+  const auto connect = [&](size_t lane) {
+    int ends[2];
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends), 0);
+    far[lane] = UniqueFd(ends[1]);
+    const int number = static_cast<int>(lane);
+    auto path = std::make_unique<SocketPath>(UniqueFd(ends[0]), "eth0", "far", true);
+    ASSERT_TRUE(link.add_socket(number, number == 0, std::move(path)).is_ok());
+  };
+  int64_t now = now_ns();
+  uint64_t sent = 0;
+  const auto arrives_by = [&](size_t lane) {
+    const TcpFrameBytes frame = encode(TcpFrame{sent, 1});
+    ASSERT_EQ(write(far[lane].get(), frame.data(), frame.size()), std::ssize(frame));
+    ASSERT_EQ(write(far[lane].get(), "x", 1), 1);
+    sent++;
+    link.on_events(static_cast<int>(lane), EPOLLIN);
+    char byte = 0;
+    ASSERT_EQ(*link.receive(&byte, 1), 1u);
+  };
+  const auto look = [&] { link.watch(now += TcpLink::kLostNs); };
+  connect(0);
+  connect(1);
+  look();
+  EXPECT_FALSE(link.doubted(0));
+  arrives_by(0);
+  look();
+  look();
+  EXPECT_FALSE(link.doubted(0)) << "nothing came at all";
+  arrives_by(1);
+  look();
+  EXPECT_TRUE(link.doubted(0));
+  EXPECT_FALSE(link.doubted(1));
+  look();
+  EXPECT_TRUE(link.doubted(0)) << "as long as nothing speaks for it";
+  arrives_by(0);
+  look();
+  EXPECT_FALSE(link.doubted(0));
+  arrives_by(1);
+  look();
+  EXPECT_TRUE(link.doubted(0));
+  connect(0);
+  EXPECT_FALSE(link.doubted(0));
 }
 
 TEST(TcpWire, AddressesRoundTripAndMutationsAreHarmless) {

@@ -182,13 +182,18 @@ TEST(Wrappers, PassOnWhatIsKnownOfPaths) {
       NicSpeed speed;
       speed.nic = "eth7";
       speed.bytes_per_s = 3e9;
+      if (!looks_anew_) speed.working = {1};
       return {speed};
     }
+    void look_anew() override { looks_anew_ = true; }
     PathReport report() const override {
       PathReport report;
       report.events.push_back({1, "eth7 is silent"});
       return report;
     }
+
+   private:
+    bool looks_anew_ = false;
   };
   const auto informed = [] {
     World world(1, 2, {});
@@ -201,6 +206,9 @@ TEST(Wrappers, PassOnWhatIsKnownOfPaths) {
     EXPECT_FALSE(transport->settled());
     ASSERT_EQ(transport->speeds().size(), 1u);
     EXPECT_EQ(transport->speeds()[0].nic, "eth7");
+    EXPECT_EQ(transport->speeds()[0].working.size(), 1u);
+    transport->look_anew();
+    EXPECT_TRUE(transport->speeds()[0].working.empty());
     ASSERT_EQ(transport->report().events.size(), 1u);
     EXPECT_EQ(transport->report().events[0].text, "eth7 is silent");
   }

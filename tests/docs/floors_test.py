@@ -18,6 +18,7 @@ BELOW = {
     "algorithms": {"base", "plan", "topology"},
     "transport": {"base"},
     "runtime": {"base", "plan", "topology", "kernels", "algorithms", "transport"},
+    "simulator": {"base", "runtime", "plan", "topology", "kernels", "algorithms", "transport"},
     "api": {"base", "runtime", "plan", "topology", "kernels", "algorithms", "transport"},
 }
 FOLDER = {room: root / ("src/" + room if (root / "src" / room).is_dir() else room) for room in BELOW}

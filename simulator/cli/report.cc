@@ -58,7 +58,7 @@ void print_json(const SimOptions& options, const Row& row) {
                                  {"spine_bytes", row.simulated.spine_bytes},
                                  {"steps", row.simulated.steps},
                                  {"events", row.simulated.events},
-                                 {"wall_s", row.wall_s}};
+                                 {"processor_s", row.processor_s}};
   if (const LinkLoad* most = row.simulated.most_loaded(); most != nullptr)
     line["most_loaded"] = {{"link", most->link.name}, {"bytes", most->bytes}, {"used", most->used}};
   std::printf("%s\n", line.dump().c_str());
@@ -101,11 +101,12 @@ void print_row(const SimOptions& options, const Row& row) {
   std::fflush(stdout);
 }
 
-void print_footer(const SimOptions& options, double wall_s) {
+void print_footer(const SimOptions& options, double processor_s) {
   if (options.json) return;
   struct rusage usage = {};
   getrusage(RUSAGE_SELF, &usage);
-  std::printf("# simulated in %.2f s, %ld MiB of memory\n", wall_s, usage.ru_maxrss / 1024);
+  std::printf("# simulated in %.2f s of processor time, %ld MiB of memory\n", processor_s,
+              usage.ru_maxrss / 1024);
 }
 
 }  // namespace railccl::simulator

@@ -17,12 +17,12 @@ struct Row {
   double predicted_s = 0;  // by the cost model
   double bound_s = 0;
   Report simulated;
-  double wall_s = 0;  // that the simulation took
+  double processor_s = 0;  // that the simulation took
 };
 
 void print_header(const SimOptions& options);
 void print_row(const SimOptions& options, const Row& row);
-/// Largest memory of this process so far.
-void print_footer(const SimOptions& options, double wall_s);
+/// What the simulations took: processor time, and the largest memory of this process so far.
+void print_footer(const SimOptions& options, double processor_s);
 
 }  // namespace railccl::simulator

@@ -1,7 +1,7 @@
 // railccl-sim: what collectives would take on clusters that need not exist.
 #include <cstdio>
+#include <ctime>
 
-#include "base/clock.h"
 #include "options.h"
 #include "report.h"
 #include "runtime/chooser.h"
@@ -43,7 +43,7 @@ Result<Row> simulate_size(const SimOptions& options, const runtime::Chooser& cho
   row.tuning = chosen.tuning;
   row.predicted_s = chosen.predicted_s;
   row.bound_s = runtime::bound_seconds(request, options.topology);
-  const int64_t start = now_ns();
+  const std::clock_t start = std::clock();
   RAILCCL_TRY(row.simulated, simulate(
                                  request, options.topology,
                                  [&](int rank) {
@@ -51,20 +51,20 @@ Result<Row> simulate_size(const SimOptions& options, const runtime::Chooser& cho
                                                                   chosen.tuning, rank);
                                  },
                                  options.simulation));
-  row.wall_s = static_cast<double>(now_ns() - start) * 1e-9;
+  row.processor_s = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
   return row;
 }
 
 Status simulate_all(const SimOptions& options) {
   RAILCCL_TRY(const runtime::Chooser chooser, make_chooser(options));
   print_header(options);
-  double wall_s = 0;
+  double processor_s = 0;
   for (const uint64_t bytes : options.sizes()) {
     RAILCCL_TRY(const Row row, simulate_size(options, chooser, bytes));
     print_row(options, row);
-    wall_s += row.wall_s;
+    processor_s += row.processor_s;
   }
-  print_footer(options, wall_s);
+  print_footer(options, processor_s);
   return ok();
 }
 

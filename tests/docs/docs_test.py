@@ -19,7 +19,7 @@ for page in pages:
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", prose):
         if "://" not in target and not (page.parent / target).exists():
             problems.append(f"{page.relative_to(root)}: link to {target} leads nowhere")
-    for path in re.findall(r"`((?:src|algorithms|transport|topology|kernels|tests|bench|trainer|tools|docs|include|cmake)/[\w./*-]+)`", text):
+    for path in re.findall(r"`((?:src|algorithms|transport|topology|kernels|simulator|tests|bench|trainer|tools|docs|include|cmake)/[\w./*-]+)`", text):
         if "*" in path or "<" in path:
             continue
         if not (root / path).exists():

@@ -116,29 +116,34 @@ TEST(Window, TheNinthMessageWaitsForTheFirst) {
   EXPECT_NEAR(seconds_of(send_one_way(17, 1, options)), 3 * 5e-6 + 3 * tiny, 1e-11);
 }
 
-// A receive into what a send still reads waits until that has left.
+// A receive into what a send still reads waits until that has left: rank 2's word arrives at once,
+// but rank 0 can take and answer it only after the 4 ms that its send to 1 takes.
 TEST(Hazards, WhatASendReadsIsNotOverwrittenBefore) {
   const World world{.hosts = 3, .ranks = 1};
   const plan::Request request = request_of(Collective::broadcast, kElements);
-  const auto make = [&](int rank) -> Result<Program> {
-    Builder b(request, 3, rank, "test");
-    const plan::Region small = b.output().part(0, 1);
-    if (rank == 0) {
-      // 4 ms to leave; what comes from 2 at once can be taken only then.
-      b.copy(b.input().slice(), b.output().slice());
-      b.send(1, b.output().slice());
-      b.recv(2, small.slice());
-      b.send(2, small.slice());
-    } else if (rank == 1) {
-      b.recv(0, b.output().slice());
-    } else {
-      b.send(0, small.slice());
-      b.recv(0, small.slice());
-    }
-    return std::move(b).take();
+  const auto seconds = [&](bool overwrites) {
+    const auto make = [&](int rank) -> Result<Program> {
+      Builder b(request, 3, rank, "test");
+      const plan::Region sent = b.output(), other = b.scratch(kElements);
+      if (rank == 0) {
+        b.send(1, sent.slice());
+        b.recv(2, (overwrites ? sent : other).part(9, 1).slice());
+        b.signal(2);
+        b.recv(2, other.slice());
+      } else if (rank == 1) {
+        b.recv(0, sent.slice());
+      } else {
+        b.send(0, sent.part(0, 1).slice());
+        b.wait(0);
+        b.send(0, sent.slice());
+      }
+      return std::move(b).take();
+    };
+    return seconds_of(simulate(request, world.topology(), make, free_steps()));
   };
-  const double seconds = seconds_of(simulate(request, world.topology(), make, free_steps()));
-  EXPECT_NEAR(seconds, 4e-3 + 5e-6, 1e-7);
+  const double tiny = 4 / 25e9;
+  EXPECT_NEAR(seconds(false), (tiny + 5e-6) + 5e-6 + (4e-3 + 5e-6), 1e-9);
+  EXPECT_NEAR(seconds(true), 4e-3 + 5e-6 + (4e-3 + 5e-6), 1e-9);
 }
 
 TEST(InPlace, WhatIsThereAlreadyIsNotCopied) {

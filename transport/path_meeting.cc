@@ -335,10 +335,11 @@ void PathTransport::sweep() {
     if (entry.deadline_ns == 0 || now_ns() < entry.deadline_ns) continue;
     if (entry.kind == Watched::Kind::stranger) drop(i);
     if (entry.kind != Watched::Kind::dial) continue;
-    const bool connected = entry.said_hello;
+    const char* const why = entry.met ? "nothing passes by the path itself, though TCP does"
+                            : entry.said_hello ? "no answer to our hello in time"
+                                               : "no connection in time";
     news_ = true;
-    dial_failed(i, connected ? "no answer to our hello in time" : "no connection in time",
-                Code::timeout);
+    dial_failed(i, why, Code::timeout);
   }
 }
 

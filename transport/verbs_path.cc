@@ -360,7 +360,7 @@ void VerbsPath::grant() {
 void VerbsPath::on_events(uint32_t events) {
   if ((events & (EPOLLIN | EPOLLRDHUP | EPOLLHUP | EPOLLERR)) == 0) return;
   // What arrived before the end counts.
-  (void)port_->poll();
+  port_->fetch();
   while (!closed_) {
     std::array<std::byte, 16> words;
     const ssize_t got = recv(connection_.get(), words.data(), words.size(), MSG_DONTWAIT);

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstring>
 #include <system_error>
+#include <utility>
 
 #include "base/log.h"
 
@@ -212,7 +213,7 @@ void VerbsPort::forget(Enrolled* enrolled) {
   place.generation++;
   enrolled->queue_pair.reset();
   // What is still in the queue takes room: out with it before the places are given to another.
-  drain(&queues_[place.queue]);
+  unseen_ |= drain(&queues_[place.queue]);
   queues_[place.queue].room += place.completions;
   free_.push_back(index);
 }
@@ -237,7 +238,7 @@ bool VerbsPort::drain(Queue* queue) {
 }
 
 bool VerbsPort::poll() {
-  bool any = false;
+  bool any = std::exchange(unseen_, false);
   for (Queue& queue : queues_) any |= drain(&queue);
   return any;
 }
@@ -264,7 +265,7 @@ void VerbsPort::on_descriptor(int fd) {
       queue.unacknowledged = 0;
     }
   }
-  (void)poll();
+  fetch();
 }
 
 void VerbsPort::take_events() {

@@ -75,8 +75,10 @@ class VerbsPort {
   /// Descriptors of completions and of events of the device.
   std::vector<int> descriptors() const;
   void on_descriptor(int fd);
-  /// Tells users their completions; true when there were any.
+  /// Tells users their completions; true when there were any, now or in fetch().
   bool poll();
+  /// The same where nobody can be told that there were some: poll() will tell.
+  void fetch() { unseen_ |= poll(); }
   /// Asks for an event at the next completion, where that was not asked for already.
   void arm();
 
@@ -117,6 +119,7 @@ class VerbsPort {
   VerbsOwner<ibv_pd, &VerbsLibrary::dealloc_pd> domain_;
   VerbsOwner<ibv_comp_channel, &VerbsLibrary::destroy_comp_channel> channel_;
   std::deque<Queue> queues_;
+  bool unseen_ = false;
   std::deque<Place> places_;
   std::vector<size_t> free_;
 };

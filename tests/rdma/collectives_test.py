@@ -21,7 +21,7 @@ def main():
         return
     for collective in COLLECTIVES:
         ranks = hosts.Ranks([program, collective, *sizes], 2)
-        hosts.verified(*ranks.finish(120), collective)
+        hosts.verified(*ranks.finish(170), collective)
     ranks = hosts.Ranks([program, "all_reduce", "-b", "4M", "-e", "4M", "-n", "1", "-w", "0"], 2)
     hosts.verified(*ranks.finish(120), "all_reduce of 4 MiB")
 

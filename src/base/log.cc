@@ -1,6 +1,7 @@
 // The log's sink: spdlog to stderr or a file, level from NCCL_DEBUG.
 #include "base/log.h"
 
+#include <dlfcn.h>
 #include <spdlog/sinks/basic_file_sink.h>
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
@@ -80,7 +81,15 @@ const char* word(Level severity) {
     case Level::none:
       break;
   }
-  return "";
+  return "VERSION";
+}
+
+/// Which library has been loaded, for those who want to be sure that it is this one.
+void tell_version(int64_t answer) {
+  Dl_info place{};
+  const bool found = ::dladdr(reinterpret_cast<const void*>(&init), &place) != 0;
+  write(Level::none, fmt::format("railccl {}, which answers as NCCL {}, from {}", RAILCCL_VERSION,
+                                 answer, found ? place.dli_fname : "an unknown place"));
 }
 
 }  // namespace
@@ -94,6 +103,8 @@ void init() {
     if (strcasecmp(debug.c_str(), "TRACE") == 0) set_level(Level::trace);
     if (strcasecmp(debug.c_str(), "INFO") == 0) set_level(Level::info);
     if (strcasecmp(debug.c_str(), "NONE") == 0) set_level(Level::none);
+    if (strcasecmp(debug.c_str(), "VERSION") == 0 || enabled(Level::info))
+      tell_version(settings->nccl_version);
   });
 }
 

@@ -115,4 +115,22 @@ std::vector<SettingRow> setting_rows() {
   return rows;
 }
 
+std::vector<std::string> setting_values(const Settings& settings) {
+  std::vector<std::string> values;
+#define RAILCCL_SETTING_INT(member, variable, default_value, low, high, meaning) \
+  values.push_back(fmt::format("{}", settings.member));
+#define RAILCCL_SETTING_SIZE(member, variable, default_value, low, high, meaning) \
+  values.push_back(fmt::format("{}", settings.member));
+#define RAILCCL_SETTING_BOOL(member, variable, default_value, meaning) \
+  values.push_back(settings.member ? "1" : "0");
+#define RAILCCL_SETTING_TEXT(member, variable, default_value, meaning) \
+  values.push_back(settings.member);
+#include "base/settings.def"
+#undef RAILCCL_SETTING_INT
+#undef RAILCCL_SETTING_SIZE
+#undef RAILCCL_SETTING_BOOL
+#undef RAILCCL_SETTING_TEXT
+  return values;
+}
+
 }  // namespace railccl

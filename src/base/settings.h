@@ -46,4 +46,8 @@ struct SettingRow {
 };
 std::vector<SettingRow> setting_rows();
 
+/// The values of `settings`, as texts in the order of setting_rows(); numbers in decimal, sizes in
+/// bytes, booleans as 0 or 1.
+std::vector<std::string> setting_values(const Settings& settings);
+
 }  // namespace railccl

@@ -31,6 +31,8 @@ struct Config {
   int max_channels = 0;
   std::string name;  // for logs and errors
   bool split_share = false;
+  int contexts = 1;  // of one-sided operations: orders of signals that know nothing of each other
+  int signals = 1;   // per context and peer
 };
 
 /// One call of the API, checked as far as one rank can, not yet run.
@@ -71,6 +73,34 @@ struct Proof {
   std::vector<uint64_t> bytes_of_rail;  // between hosts, along each rail
 };
 
+class Window;
+
+/// A write into a peer's window, and the signal that tells the peer.
+struct Put {
+  std::shared_ptr<const Window> window;  // null: the signal alone
+  const void* data = nullptr;
+  uint64_t bytes = 0;
+  uint64_t offset = 0;  // in the window
+  int peer = -1;
+  int context = 0;
+  int signal = 0;
+};
+
+/// So many signals of a peer are to be waited for.
+struct SignalWait {
+  int64_t count = 0;
+  int peer = -1;
+  int context = 0;
+  int signal = 0;
+};
+
+/// What a communicator holds for its operations, in bytes of this rank.
+struct Memory {
+  uint64_t releasable = 0;  // suspend() gives it back
+  uint64_t persistent = 0;
+  bool suspended = false;
+};
+
 class Communicator : public std::enable_shared_from_this<Communicator> {
  public:
   static Result<std::shared_ptr<Communicator>> join(const UniqueId& id, int rank, int ranks,
@@ -98,6 +128,31 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
 
   /// Collective. color < 0: no new communicator (the result is a null pointer).
   virtual Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) = 0;
+
+  /// Called by the ranks that stay, `survivors` (ascending, this one among them), of a sound
+  /// communicator: a new one without the others, who need not take part.
+  virtual Result<std::shared_ptr<Communicator>> shrink(const std::vector<int>& survivors,
+                                                       const Config& config) = 0;
+  /// Collective: a new communicator of `ranks` ranks, in which these keep their numbers and the
+  /// rest join() by the id. Exactly one of the old ranks gives that; the others a null pointer.
+  virtual Result<std::shared_ptr<Communicator>> grow(const UniqueId* id, int ranks,
+                                                     const Config& config) = 0;
+
+  /// Collective: [buffer, buffer + bytes) of every rank becomes a window, alike in size and flags.
+  /// Of a non-blocking communicator the window is of use when nothing is in progress any more.
+  virtual Result<std::shared_ptr<Window>> register_window(void* buffer, uint64_t bytes,
+                                                          uint64_t flags) = 0;
+  /// Checks at once, then writes in the order of `stream` (null: on return). Does not count as a
+  /// call in which the peer takes part. Code::unsupported where the peer's window is out of reach.
+  virtual Status put(const Put& put, Stream* stream) = 0;
+  virtual Status wait_signals(const std::vector<SignalWait>& waits, Stream* stream) = 0;
+
+  /// Gives memory back that operations need; until resume() calls are refused. Waits for the
+  /// operations before it. Concerns this rank only.
+  virtual Status suspend() = 0;
+  virtual Status resume() = 0;
+  /// Waits for the operations before it.
+  virtual Result<Memory> memory() = 0;
 
   /// in progress / ok / the failure. Any thread, never blocks.
   virtual bool in_progress() const = 0;

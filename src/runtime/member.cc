@@ -141,6 +141,7 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
       has_open_[static_cast<size_t>(c)] =
           parts_.chooser->has_open(static_cast<Collective>(c), topology);
     weigh_ = std::make_unique<Weigh>(topology);
+    one_sided_ = std::make_unique<OneSided>(*this, config_.contexts, config_.signals);
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
     if (topology_->used_hosts().size() > 1) {
       RAILCCL_TRY(caretaker_, Caretaker::hire(turns_, *parts_.wires));
@@ -167,6 +168,8 @@ Status Member::usable() const {
       return Status(Code::invalid_usage, "{} is still being initialised", title());
     case Phase::finalized:
       return Status(Code::invalid_usage, "{} was finalized", title());
+    case Phase::suspended:
+      return Status(Code::invalid_usage, "{} is suspended: resume it first", title());
     case Phase::failed:
     case Phase::ready:
       break;
@@ -417,6 +420,59 @@ Result<double> Member::predict(const plan::Request& request) const {
   return chosen.predicted_s;
 }
 
+Status Member::suspend() {
+  RAILCCL_CHECK(usable());
+  const uint64_t ticket = turns_.take();
+  turns_.wait(ticket);
+  plans_.clear();
+  open_plans_.clear();
+  parts_.wires->release_scratch();
+  Phase expected = Phase::ready;
+  const bool suspended =
+      phase_.compare_exchange_strong(expected, Phase::suspended, std::memory_order_acq_rel);
+  turns_.leave(ticket);
+  return suspended ? ok() : usable();
+}
+
+Status Member::resume() {
+  Phase expected = Phase::suspended;
+  if (phase_.compare_exchange_strong(expected, Phase::ready, std::memory_order_acq_rel))
+    return ok();
+  RAILCCL_CHECK(usable());
+  return Status(Code::invalid_usage, "{} is not suspended", title());
+}
+
+Result<Memory> Member::memory() {
+  const bool suspended = phase_.load(std::memory_order_acquire) == Phase::suspended;
+  if (!suspended) RAILCCL_CHECK(usable());
+  const uint64_t ticket = turns_.take();
+  turns_.wait(ticket);
+  const uint64_t scratch = parts_.wires->scratch_bytes();
+  const bool shared = parts_.wires->scratch_is_shared();
+  turns_.leave(ticket);
+  return Memory{shared ? 0 : scratch, shared ? scratch : 0, suspended};
+}
+
+/// Work that founds another communicator: in this call, or in the background, where it counts as
+/// pending work of this one, too.
+Status Member::found(const Config& config, const std::shared_ptr<Member>& child,
+                     const std::function<Status()>& work) {
+  const auto founding = [child, work] {
+    const Status status = work();
+    if (!status.is_ok()) child->fail(status);
+    return status;
+  };
+  if (config.blocking) return founding();
+  pending(1);
+  auto self = std::static_pointer_cast<Member>(shared_from_this());
+  background().enqueue([self, founding] {
+    const Status status = founding();
+    self->pending(-1);
+    return status;
+  });
+  return ok();
+}
+
 bool Member::in_progress() const {
   return phase_.load(std::memory_order_acquire) == Phase::joining ||
          pending_.load(std::memory_order_acquire) > 0;
@@ -427,7 +483,8 @@ Status Member::async_error() const {
     std::lock_guard lock(failure_mutex_);
     return failure_;
   }
-  if (phase_.load(std::memory_order_acquire) == Phase::ready) return parts_.control->verdict();
+  const Phase phase = phase_.load(std::memory_order_acquire);
+  if (phase == Phase::ready || phase == Phase::suspended) return parts_.control->verdict();
   return ok();
 }
 
@@ -475,6 +532,8 @@ Stream& Member::background() {
 
 Status Member::finalize() {
   if (phase_.load(std::memory_order_acquire) == Phase::finalized) return ok();
+  Phase suspended = Phase::suspended;  // which holds nothing that would be missed now
+  phase_.compare_exchange_strong(suspended, Phase::ready, std::memory_order_acq_rel);
   RAILCCL_CHECK(usable());
   const uint64_t ticket = turns_.take();
   if (config_.blocking) return finalize_now(ticket);

@@ -12,6 +12,7 @@
 #include "runtime/caretaker.h"
 #include "runtime/communicator.h"
 #include "runtime/control.h"
+#include "runtime/one_sided.h"
 #include "runtime/open_buffers.h"
 #include "runtime/patience.h"
 #include "runtime/plan_cache.h"
@@ -46,6 +47,17 @@ class Member final : public Communicator {
   Status prepare(const Call& call) override;
   Status start_prepared(const Call& call, Stream* stream) override;
   Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) override;
+  Result<std::shared_ptr<Communicator>> shrink(const std::vector<int>& survivors,
+                                               const Config& config) override;
+  Result<std::shared_ptr<Communicator>> grow(const UniqueId* id, int ranks,
+                                             const Config& config) override;
+  Result<std::shared_ptr<Window>> register_window(void* buffer, uint64_t bytes,
+                                                  uint64_t flags) override;
+  Status put(const Put& put, Stream* stream) override;
+  Status wait_signals(const std::vector<SignalWait>& waits, Stream* stream) override;
+  Status suspend() override;
+  Status resume() override;
+  Result<Memory> memory() override;
   bool in_progress() const override;
   Status async_error() const override;
   Status finalize() override;
@@ -109,7 +121,7 @@ class Member final : public Communicator {
   std::string title() const;
 
  private:
-  enum class Phase : uint8_t { joining, ready, finalized, failed };
+  enum class Phase : uint8_t { joining, ready, suspended, finalized, failed };
 
   Status enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known);
   Status check(const Call& call) const;
@@ -117,6 +129,9 @@ class Member final : public Communicator {
   Status run_small(const Call& call, uint64_t ticket);
   Status usable() const;
   Status finalize_now(uint64_t ticket);
+  Status found(const Config& config, const std::shared_ptr<Member>& child,
+               const std::function<Status()>& work);
+  Status in_order_of(Stream* stream, const std::function<Status()>& work);
   Status split_now(int color, int key, Member& child);
   Result<ReadyPlan*> weighing_due(const plan::Request& request);
 
@@ -151,6 +166,7 @@ class Member final : public Communicator {
   PlanCache open_plans_{kPlansMax};
   std::unique_ptr<Weigh> weigh_;
   std::unique_ptr<OpenBuffers> open_buffers_;
+  std::unique_ptr<OneSided> one_sided_;
   std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
   Patience patience_{false};
   static constexpr size_t kPlansMax = 128;

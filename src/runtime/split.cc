@@ -39,18 +39,12 @@ Result<std::shared_ptr<Communicator>> Member::split(int color, int key, const Co
   auto child = std::make_shared<Member>(-1, 0, config, settings_);
   const uint64_t ticket = turns_.take();
   auto self = std::static_pointer_cast<Member>(shared_from_this());
-  auto work = [self, child, color, key, ticket] {
+  RAILCCL_CHECK(found(config, child, [self, child, color, key, ticket] {
     self->turns_.wait(ticket);
     const Status status = self->split_now(color, key, *child);
     self->turns_.leave(ticket);
-    if (!status.is_ok()) child->fail(status);
     return status;
-  };
-  if (config.blocking) {
-    RAILCCL_CHECK(work());
-  } else {
-    background().enqueue(work);
-  }
+  }));
   if (color < 0) return std::shared_ptr<Communicator>();
   return std::shared_ptr<Communicator>(child);
 }

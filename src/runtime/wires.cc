@@ -307,6 +307,13 @@ Result<std::byte*> Wires::scratch(size_t bytes) {
   return scratch_;
 }
 
+void Wires::release_scratch() {
+  if (sharing_ != nullptr) return;
+  private_scratch_ = {};
+  scratch_ = nullptr;
+  scratch_bytes_ = 0;
+}
+
 Result<std::byte*> Wires::peer_scratch(int peer, size_t bytes) {
   if (!load_store(peer))
     return Status(Code::internal, "the plan reads rank {}'s memory, which {} cannot", peer, rank_);

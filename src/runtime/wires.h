@@ -195,6 +195,11 @@ class Wires {
   /// address may change until the first call that returned memory visible to peers. Only between
   /// operations.
   Result<std::byte*> scratch(size_t bytes);
+  /// Bytes of scratch that are held now, and whether peers look into them.
+  size_t scratch_bytes() const { return scratch_bytes_; }
+  bool scratch_is_shared() const { return sharing_ != nullptr; }
+  /// Gives the scratch back, unless peers look into it. Only between operations.
+  void release_scratch();
   /// `peer`'s scratch as mapped here, or null while the peer has not grown it that far.
   Result<std::byte*> peer_scratch(int peer, size_t bytes);
   /// Can `peer`'s scratch be loaded and stored?

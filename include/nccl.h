@@ -1,10 +1,12 @@
-/* nccl.h: collective communication between ranks, source and binary compatible with NCCL 2.28.9.
+/* nccl.h: collective communication between ranks, source and binary compatible with NCCL 2.28.9,
+ * and with 2.31.2 where that is asked for.
  *
  * This header is railccl's own text for NCCL's interface: the same names, numbers, structure
  * layouts and function signatures, so that programs written for NCCL compile against it and
  * programs linked with NCCL run with it. It works with the CUDA toolkit (whose headers it then
  * includes, as NCCL's does) and without it; define RAILCCL_NO_CUDA to do without in any case.
- * Plain C99 or C++.
+ * Plain C99 or C++. What NCCL has added up to 2.31.2 is in every library; programs that want it
+ * declared define RAILCCL_NCCL_VERSION as 23102 before they include this header.
  *
  * Conventions
  *   Buffers    ordinary host memory of any origin. Counts are in elements.
@@ -24,6 +26,7 @@
 
 #include <limits.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #if !defined(RAILCCL_NO_CUDA) && defined(__has_include)
 #if __has_include(<cuda_runtime.h>)
@@ -51,11 +54,22 @@ extern "C" {
 /* ---- Version ---------------------------------------------------------------------------- */
 
 /* The interface version this header follows; railccl's own version is in railccl/railccl.h. */
+#ifndef RAILCCL_NCCL_VERSION
+#define RAILCCL_NCCL_VERSION 22809
+#endif
 #define NCCL_MAJOR 2
+#if RAILCCL_NCCL_VERSION == 22809
 #define NCCL_MINOR 28
 #define NCCL_PATCH 9
-#define NCCL_SUFFIX ""
 #define NCCL_VERSION_CODE 22809
+#elif RAILCCL_NCCL_VERSION == 23102
+#define NCCL_MINOR 31
+#define NCCL_PATCH 2
+#define NCCL_VERSION_CODE 23102
+#else
+#error "RAILCCL_NCCL_VERSION must be 22809 (the default) or 23102"
+#endif
+#define NCCL_SUFFIX ""
 /* Up to 2.8 a version was coded with two digits less. */
 #define NCCL_VERSION(X, Y, Z) \
   (((X) <= 2 && (Y) <= 8) ? (X)*1000 + (Y)*100 + (Z) : (X)*10000 + (Y)*100 + (Z))
@@ -85,7 +99,12 @@ typedef enum {
   ncclInvalidUsage = 5,       /* arguments are fine, their combination or order is not */
   ncclRemoteError = 6,        /* another rank failed, vanished or did not come in time */
   ncclInProgress = 7,         /* a non-blocking call goes on in the background */
+#if RAILCCL_NCCL_VERSION >= 23003
+  ncclTimeout = 8, /* not given by railccl: whoever waited too long gets ncclRemoteError */
+  ncclNumResults = 9
+#else
   ncclNumResults = 8
+#endif
 } ncclResult_t;
 
 typedef enum {
@@ -143,8 +162,14 @@ typedef enum {
 
 /* Start from NCCL_CONFIG_INITIALIZER and set what you care about. Fields that steer GPU work are
  * checked and otherwise without effect on host memory: cgaClusterSize, netName, trafficClass,
- * collnetEnable, CTAPolicy, nvlsCTAs, nChannelsPerNetPeer, nvlinkCentricSched. */
+ * collnetEnable, CTAPolicy, nvlsCTAs, nChannelsPerNetPeer, nvlinkCentricSched, and of the later
+ * ones all but numRmaCtx and numRmaSig. The library takes this struct from programs built with any
+ * header since 2.14, and reads no field that their version did not have. */
+#if RAILCCL_NCCL_VERSION >= 23102
+typedef struct ncclConfig_v23100 {
+#else
 typedef struct ncclConfig_v22800 {
+#endif
   size_t size; /* the first three identify the layout: leave them alone */
   unsigned int magic;
   unsigned int version;
@@ -162,8 +187,25 @@ typedef struct ncclConfig_v22800 {
   int nvlsCTAs;
   int nChannelsPerNetPeer;
   int nvlinkCentricSched;
+#if RAILCCL_NCCL_VERSION >= 23102
+  int graphUsageMode;
+  int numRmaCtx; /* contexts of one-sided operations; default 1 */
+  int maxP2pPeers;
+  int graphStreamOrdering;
+  int launchOrderImplicit;
+  int numRmaSig; /* signals per context and peer; default 1 */
+  int rmaEagerInit;
+  int hostCftMode;
+#endif
 } ncclConfig_t;
 
+#if RAILCCL_NCCL_VERSION >= 23102
+#define RAILCCL_CONFIG_LATER                                                                    \
+  , NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, \
+      NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT
+#else
+#define RAILCCL_CONFIG_LATER
+#endif
 #define NCCL_CONFIG_INITIALIZER                                                         \
   {                                                                                     \
     sizeof(ncclConfig_t), 0xcafebeef, NCCL_VERSION(NCCL_MAJOR, NCCL_MINOR, NCCL_PATCH), \
@@ -171,7 +213,7 @@ typedef struct ncclConfig_v22800 {
         NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_PTR, NCCL_CONFIG_UNDEF_INT,            \
         NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_PTR, NCCL_CONFIG_UNDEF_INT,            \
         NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT,            \
-        NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT                                    \
+        NCCL_CONFIG_UNDEF_INT, NCCL_CONFIG_UNDEF_INT RAILCCL_CONFIG_LATER               \
   }
 
 /* What ncclGroupSimulateEnd tells. */
@@ -374,6 +416,10 @@ RAILCCL_DECLARE(ncclResult_t, ncclGroupStart, (void));
 RAILCCL_DECLARE(ncclResult_t, ncclGroupEnd, (void));
 /* Ends a group without running it and tells how long it would have taken. */
 RAILCCL_DECLARE(ncclResult_t, ncclGroupSimulateEnd, (ncclSimInfo_t * simInfo));
+
+#if RAILCCL_NCCL_VERSION >= 23102
+#include "railccl/nccl_2_31.h"
+#endif
 
 #undef RAILCCL_DECLARE
 

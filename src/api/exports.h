@@ -4,8 +4,11 @@
 // ordinary function and ncclX a weak second name of it, for profilers to replace.
 #pragma once
 
+// The whole interface, with the longest structs. Callers may have shorter ones: config.h.
+#define RAILCCL_NCCL_VERSION 23102
 #pragma GCC visibility push(default)
 #include "nccl.h"
+#include "railccl/nccl_device_host.h"
 #include "railccl/railccl.h"
 #pragma GCC visibility pop
 

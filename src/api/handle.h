@@ -67,7 +67,7 @@ struct ncclComm {
   // The rest: by the thread that uses the communicator.
   std::vector<railccl::api::MadeOperator> operators;
   std::unordered_map<void*, railccl::api::Registration> registrations;
-  std::unordered_map<void*, railccl::api::Registration> windows;
+  std::unordered_map<void*, std::shared_ptr<railccl::runtime::Window>> windows;
   // By the Use that found no other.
   railccl::api::LastCall last;
 };

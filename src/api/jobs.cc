@@ -10,7 +10,9 @@ namespace {
 
 struct Group {
   std::vector<std::function<Status()>> jobs;
+  std::vector<std::function<Status()>> writes, waits;  // one-sided
   std::vector<std::shared_ptr<runtime::Communicator>> nonblocking;
+  std::vector<ncclComm_t> making;
 };
 thread_local Group group;
 
@@ -52,9 +54,15 @@ void refuse_group(const Status& why) {
   if (runtime::group_depth() > 0) runtime::refuse(why);
 }
 
+void run_at_group_end(bool waits, std::function<Status()> work) {
+  (waits ? group.waits : group.writes).push_back(std::move(work));
+}
+
 void note_nonblocking(const std::shared_ptr<runtime::Communicator>& communicator) {
   if (runtime::group_depth() > 0) group.nonblocking.push_back(communicator);
 }
+
+void note_making(ncclComm_t handle) { group.making.push_back(handle); }
 
 void begin_group() { runtime::group_start(); }
 
@@ -65,8 +73,15 @@ Status end_group(bool* in_progress) {
   const Status made = run_together(ending.jobs);
   if (!made.is_ok()) runtime::refuse(made);
   RAILCCL_CHECK(runtime::group_end());
+  for (const auto& work : ending.writes) RAILCCL_CHECK(guarded(work));
+  for (const auto& work : ending.waits) RAILCCL_CHECK(guarded(work));
   for (const auto& communicator : ending.nonblocking)
     *in_progress = *in_progress || communicator->in_progress();
+  for (const ncclComm_t handle : ending.making) {
+    const auto use = Use::of(handle);  // fails for those that were not to be made: another color
+    *in_progress = *in_progress || (use.is_ok() && !use->communicator().config().blocking &&
+                                    use->communicator().in_progress());
+  }
   return ok();
 }
 

@@ -18,8 +18,15 @@ Status run_job(std::function<Status()> work);
 /// A call inside a group was refused: the group will not run, and its end says why.
 void refuse_group(const Status& why);
 
+/// Inside a group: records what a one-sided call does, for the group's end. Then the group's
+/// communications come first, then what writes and signals, then what waits for signals.
+void run_at_group_end(bool waits, std::function<Status()> work);
+
 /// Remembers a non-blocking communicator of the open group, for the group end's return value.
 void note_nonblocking(const std::shared_ptr<runtime::Communicator>& communicator);
+
+/// Remembers the handle of a communicator that the open group makes, for the same.
+void note_making(ncclComm_t handle);
 
 void begin_group();
 /// *in_progress: something non-blocking goes on.

@@ -6,36 +6,13 @@
 #include "api/config.h"
 #include "api/errors.h"
 #include "api/jobs.h"
+#include "api/making.h"
 #include "base/log.h"
 
 using namespace railccl;
 using namespace railccl::api;
 
 namespace {
-
-runtime::UniqueId id_from(const ncclUniqueId& id) {
-  static_assert(sizeof id == sizeof(runtime::UniqueId));
-  runtime::UniqueId bytes;
-  std::memcpy(bytes.data(), &id, sizeof id);
-  return bytes;
-}
-
-/// Makes a communicator by `make`, in this call or at the end of the group, into *slot.
-template <typename Make>
-Status make_into(ncclComm_t* slot, const Make& make) {
-  const ncclComm_t handle = new_handle();
-  *slot = handle;
-  return run_job([slot, handle, make]() -> Status {
-    Result<std::shared_ptr<runtime::Communicator>> made = make();
-    if (!made.is_ok() || *made == nullptr) {
-      end_handle(handle, [] {});
-      *slot = nullptr;
-      return made.status();
-    }
-    set_communicator(handle, std::move(made).value());
-    return ok();
-  });
-}
 
 ncclResult_t init(const char* function, ncclComm_t* comm, int ranks, const ncclUniqueId* id,
                   int rank, const ncclConfig_t* given) {
@@ -70,35 +47,6 @@ ncclResult_t state_of(ncclComm& handle) {
   return handle.communicator->in_progress() ? ncclInProgress : ncclSuccess;
 }
 
-/// The survivors meet anew. The first of them makes the id and sends it to the others through the
-/// old communicator, so the excluded ranks need not take part.
-Result<std::shared_ptr<runtime::Communicator>> shrink(
-    const std::shared_ptr<runtime::Communicator>& old, const std::vector<int>& survivors,
-    const runtime::Config& config) {
-  const int rank = static_cast<int>(std::find(survivors.begin(), survivors.end(), old->rank()) -
-                                    survivors.begin());
-  runtime::UniqueId id{};
-  runtime::Call transfer;
-  transfer.request.datatype = Datatype::uint8;
-  transfer.request.count = id.size();
-  if (rank == 0) {
-    RAILCCL_TRY(const Settings settings, Settings::load());
-    RAILCCL_TRY(id, runtime::make_unique_id(settings));
-    transfer.kind = runtime::Call::Kind::send;
-    transfer.input = id.data();
-    for (size_t i = 1; i < survivors.size(); i++) {
-      transfer.peer = survivors[i];
-      RAILCCL_CHECK(old->start(transfer, nullptr));
-    }
-  } else {
-    transfer.kind = runtime::Call::Kind::recv;
-    transfer.output = id.data();
-    transfer.peer = survivors[0];
-    RAILCCL_CHECK(old->start(transfer, nullptr));
-  }
-  return runtime::Communicator::join(id, rank, static_cast<int>(survivors.size()), config);
-}
-
 }  // namespace
 
 extern "C" {
@@ -106,7 +54,9 @@ extern "C" {
 ncclResult_t pncclGetVersion(int* version) {
   return api::call("ncclGetVersion", [&]() -> Status {
     RAILCCL_CHECK(not_null(version, "version"));
-    *version = NCCL_VERSION_CODE;
+    log::init();
+    RAILCCL_TRY(const Settings settings, Settings::load());
+    *version = static_cast<int>(settings.nccl_version);
     return ok();
   });
 }
@@ -296,51 +246,6 @@ ncclResult_t pncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t* new
   return result == ncclSuccess && !blocking ? ncclInProgress : result;
 }
 
-ncclResult_t pncclCommShrink(ncclComm_t comm, int* excludeRanksList, int excludeRanksCount,
-                             ncclComm_t* newcomm, ncclConfig_t* config, int shrinkFlags) {
-  return api::call("ncclCommShrink", [&]() -> Status {
-    const auto begin = [&]() -> Status {
-      RAILCCL_CHECK(not_null(newcomm, "newcomm"));
-      RAILCCL_TRY(Use use, Use::of(comm));
-      const int ranks = use.communicator().size();
-      if (excludeRanksCount < 1 || excludeRanksCount >= ranks)
-        return Status(Code::invalid_argument,
-                      "excludeRanksCount is {}; at least one rank must go and one stay of {}",
-                      excludeRanksCount, ranks);
-      RAILCCL_CHECK(not_null(excludeRanksList, "excludeRanksList"));
-      std::set<int> excluded;
-      for (int i = 0; i < excludeRanksCount; i++)
-        if (excludeRanksList[i] < 0 || excludeRanksList[i] >= ranks ||
-            !excluded.insert(excludeRanksList[i]).second)
-          return Status(Code::invalid_argument, "excludeRanksList[{}] is {}: {}", i,
-                        excludeRanksList[i],
-                        excluded.contains(excludeRanksList[i]) ? "given twice" : "not a rank");
-      if (excluded.contains(use.communicator().rank()))
-        return Status(Code::invalid_usage, "rank {} is among the excluded ones and must not call",
-                      use.communicator().rank());
-      if (shrinkFlags != NCCL_SHRINK_DEFAULT && shrinkFlags != NCCL_SHRINK_ABORT)
-        return Status(Code::invalid_argument, "shrinkFlags is {:#x}", shrinkFlags);
-      if (const Status error = use.communicator().async_error(); !error.is_ok())
-        return Status(Code::unsupported,
-                      "shrinking a communicator that has failed is not supported yet ({})",
-                      error.text());
-      RAILCCL_TRY(const runtime::Config chosen, config_from(config, use.communicator().config()));
-      if (!chosen.blocking || !use.communicator().config().blocking)
-        return Status(Code::unsupported,
-                      "shrinking is not supported on non-blocking communicators");
-      std::vector<int> survivors;
-      for (int rank = 0; rank < ranks; rank++)
-        if (!excluded.contains(rank)) survivors.push_back(rank);
-      return make_into(newcomm, [old = use.shared(), survivors, chosen] {
-        return shrink(old, survivors, chosen);
-      });
-    };
-    const Status status = begin();
-    if (!status.is_ok()) refuse_group(status);
-    return status;
-  });
-}
-
 ncclResult_t pncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* asyncError) {
   return api::call("ncclCommGetAsyncError", [&]() -> Status {
     RAILCCL_CHECK(not_null(asyncError, "asyncError"));
@@ -400,7 +305,6 @@ RAILCCL_EXPORT(ncclCommDestroy);
 RAILCCL_EXPORT(ncclCommAbort);
 RAILCCL_EXPORT(ncclCommRevoke);
 RAILCCL_EXPORT(ncclCommSplit);
-RAILCCL_EXPORT(ncclCommShrink);
 RAILCCL_EXPORT(ncclCommGetAsyncError);
 RAILCCL_EXPORT(ncclCommCount);
 RAILCCL_EXPORT(ncclCommCuDevice);

@@ -23,26 +23,6 @@ Status check_range(const void* buffer, size_t bytes) {
   return ok();
 }
 
-/// Do all ranks register as much, with the same flags? Needs a blocking communicator.
-Status agree_on_window(runtime::Communicator& communicator, uint64_t bytes, uint64_t flags) {
-  const uint64_t mine[2] = {bytes, flags};
-  std::vector<uint64_t> all(2 * static_cast<size_t>(communicator.size()));
-  runtime::Call call;
-  call.request.collective = Collective::all_gather;
-  call.request.datatype = Datatype::uint64;
-  call.request.count = 2;
-  call.input = mine;
-  call.output = all.data();
-  RAILCCL_CHECK(communicator.start(call, nullptr));
-  for (size_t rank = 0; rank < all.size() / 2; rank++)
-    if (all[2 * rank] != all[0] || all[2 * rank + 1] != all[1])
-      return Status(Code::mismatch,
-                    "rank 0 registers a window of {} bytes with flags {:#x}, but rank {} one of {} "
-                    "with flags {:#x}",
-                    all[0], all[1], rank, all[2 * rank], all[2 * rank + 1]);
-  return ok();
-}
-
 /// A handle that no other registration of the process has.
 void* make_token() {
   static std::atomic<uintptr_t> next{1};
@@ -100,24 +80,23 @@ ncclResult_t pncclCommWindowRegister(ncclComm_t comm, void* buff, size_t size, n
       RAILCCL_CHECK(not_null(win, "win"));
       RAILCCL_TRY(Use use, Use::of(comm));
       RAILCCL_CHECK(check_range(buff, size));
-      if (winFlags != NCCL_WIN_DEFAULT && winFlags != NCCL_WIN_COLL_SYMMETRIC)
+      if ((winFlags & ~(NCCL_WIN_COLL_SYMMETRIC | NCCL_WIN_STRICT_ORDERING)) != 0)
         return Status(Code::invalid_argument, "winFlags is {:#x}", winFlags);
       if (reinterpret_cast<uintptr_t>(buff) % NCCL_WIN_REQUIRED_ALIGNMENT != 0)
         return Status(Code::invalid_argument, "buff is not aligned to {} bytes",
                       NCCL_WIN_REQUIRED_ALIGNMENT);
-      const bool blocking = use.communicator().config().blocking;
       void* token = make_token();
-      use->windows[token] = {buff, size};
       *win = static_cast<ncclWindow_t>(token);
-      return run_job([comm, win, token, blocking, size, winFlags]() -> Status {
+      return run_job([comm, win, token, buff, size, winFlags]() -> Status {
         RAILCCL_TRY(Use again, Use::of(comm));
-        const Status agreed =
-            blocking ? agree_on_window(again.communicator(), size, static_cast<uint64_t>(winFlags))
-                     : ok();
-        if (agreed.is_ok()) return ok();
-        again->windows.erase(token);
-        *win = nullptr;
-        return agreed;
+        auto window =
+            again.communicator().register_window(buff, size, static_cast<uint64_t>(winFlags));
+        if (!window.is_ok()) {
+          *win = nullptr;
+          return window.status();
+        }
+        again->windows[token] = std::move(window).value();
+        return ok();
       });
     };
     const Status status = begin();

@@ -3,11 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cstddef>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <map>
 #include <memory>
+#include <regex>
 #include <sstream>
 #include <string>
 #include <type_traits>
@@ -97,6 +101,41 @@ const char* const kNames[] = {
     "GroupEnd",
     "GroupSimulateEnd",
 };
+// NCCL's device API on the host: 11 functions in 2.28.9, five more since 2.29.2.
+const char* const kDeviceNames[] = {
+    "DevCommCreate",
+    "DevCommDestroy",
+    "TeamWorld",
+    "TeamLsa",
+    "TeamRail",
+    "TeamRankToWorld",
+    "TeamRankToLsa",
+    "GinBarrierCreateRequirement",
+    "LLA2ACalcSlots",
+    "LLA2ACreateRequirement",
+    "LsaBarrierCreateRequirement",
+    "CommQueryProperties",
+    "GetLsaDevicePointer",
+    "GetLsaMultimemDevicePointer",
+    "GetMultimemDevicePointer",
+    "GetPeerDevicePointer",
+};
+// What came into nccl.h after 2.28.9, up to 2.31.2.
+const char* const kLaterNames[] = {
+    "CommGetUniqueId",  // 2.29.2
+    "CommGrow",        "WinGetUserPtr", "PutSignal",         "Signal",
+    "WaitSignal",
+    "CommSuspend",  // 2.29.7
+    "CommResume",      "CommMemStats",
+    "ParamBind",  // 2.30
+    "ParamGetI8",      "ParamGetI16",   "ParamGetI32",       "ParamGetI64",
+    "ParamGetU8",      "ParamGetU16",   "ParamGetU32",       "ParamGetU64",
+    "ParamGetStr",     "ParamGet",      "ParamGetParameter", "ParamGetAllParameterKeys",
+    "ParamDumpAll",
+    "AllReduceConfig",  // 2.31.2
+    "BroadcastConfig", "ReduceConfig",  "AllGatherConfig",   "ReduceScatterConfig",
+    "AlltoAllConfig",  "GatherConfig",  "ScatterConfig",
+};
 const char* const kOwnNames[] = {
     "railcclGetVersion",     "railcclStreamCreate",  "railcclStreamSynchronize",
     "railcclStreamQuery",    "railcclStreamDestroy", "railcclGetUniqueIdAt",
@@ -117,12 +156,17 @@ std::string output_of(const std::string& command) {
 class Library : public ::testing::TestWithParam<const char*> {};
 
 TEST_P(Library, ExportsTheInterfaceAndNothingElse) {
-  static_assert(std::size(kNames) == 41);
+  static_assert(std::size(kNames) == 41 && std::size(kDeviceNames) == 11 + 5);
   std::map<std::string, char> expected;
-  for (const char* name : kNames) {
-    expected[std::string("nccl") + name] = 'W';
-    expected[std::string("pnccl") + name] = 'T';
-  }
+  const auto both = [&](const auto& names) {
+    for (const char* name : names) {
+      expected[std::string("nccl") + name] = 'W';
+      expected[std::string("pnccl") + name] = 'T';
+    }
+  };
+  both(kNames);
+  both(kDeviceNames);
+  both(kLaterNames);
   for (const char* name : kOwnNames) expected[name] = 'T';
   std::istringstream lines(output_of(std::string("nm -D --defined-only ") + GetParam()));
   std::map<std::string, char> found;
@@ -130,6 +174,45 @@ TEST_P(Library, ExportsTheInterfaceAndNothingElse) {
   char kind = 0;
   while (lines >> address >> kind >> name) found[name] = kind;
   EXPECT_EQ(found, expected);
+}
+
+TEST_P(Library, HasNoSymbolVersions) {
+  const std::string text = output_of(std::string("readelf --version-info ") + GetParam());
+  EXPECT_THAT(text, ::testing::HasSubstr("Version needs section")) << "readelf speaks otherwise";
+  EXPECT_THAT(text, ::testing::Not(::testing::HasSubstr("Version definition section")));
+}
+
+/// The highest version of `family` that the library asks of others: {2, 34} of "GLIBC_2.34".
+std::array<int, 3> highest(const std::string& library, const std::string& family) {
+  const std::string text = output_of("readelf --version-info " + library);
+  const std::regex wanted("Name: " + family + "_([0-9]+)\\.([0-9]+)(?:\\.([0-9]+))?");
+  std::array<int, 3> most{};
+  for (std::sregex_iterator it(text.begin(), text.end(), wanted), end; it != end; ++it) {
+    std::array<int, 3> version{};
+    for (size_t i = 0; i < 3; i++)
+      if ((*it)[i + 1].matched) version[i] = std::stoi((*it)[i + 1]);
+    most = std::max(most, version);
+  }
+  return most;
+}
+
+// What docs/dropin.md promises. Only the plain build is what users get.
+TEST_P(Library, NeedsNoNewerSystemThanDocumented) {
+#ifdef RAILCCL_PLAIN_BUILD
+  std::ifstream page(RAILCCL_DROPIN_PAGE);
+  const std::string text{std::istreambuf_iterator<char>(page), {}};
+  std::smatch match;
+  ASSERT_TRUE(std::regex_search(
+      text, match,
+      std::regex("glibc ([0-9]+)\\.([0-9]+)[^0-9]+GLIBCXX_([0-9]+)\\.([0-9]+)\\.([0-9]+)")))
+      << "docs/dropin.md does not say what it needs";
+  const auto number = [&](size_t i) { return std::stoi(match[i]); };
+  EXPECT_LE(highest(GetParam(), "GLIBC"), (std::array<int, 3>{number(1), number(2), 0}));
+  EXPECT_LE(highest(GetParam(), "GLIBCXX"), (std::array<int, 3>{number(3), number(4), number(5)}));
+  EXPECT_GT(highest(GetParam(), "GLIBC"), (std::array<int, 3>{2, 0, 0}));
+#else
+  GTEST_SKIP() << "only of the plain release build";
+#endif
 }
 
 INSTANTIATE_TEST_SUITE_P(Both, Library, ::testing::Values(RAILCCL_LIBRARY, RAILCCL_NCCL_LIBRARY));

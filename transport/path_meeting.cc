@@ -50,6 +50,7 @@ void PathTransport::dial(Line& line) {
   Status first;
   bool any = false;
   for (int lane = 0; lane < lanes; lane++) {
+    link.expect(lane, line.paths[static_cast<size_t>(lane / sockets_)].from.interface);
     const Status status = dial_lane(line, lane, false);
     any |= status.is_ok();
     if (first.is_ok()) first = status;

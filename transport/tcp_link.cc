@@ -179,7 +179,9 @@ void TcpLink::add_loads(std::vector<NicLoad>* loads, bool with_usage, int64_t no
   };
   for (int lane = 0; lane < lanes_; lane++) {
     Lane& known = by_lane_[static_cast<size_t>(lane)];
-    if (!known.taken) continue;
+    // The far end answers on another lane: it is there.
+    const bool never_came = known.expected && first_ns_ != 0 && now_ns - first_ns_ >= kNeverCameNs;
+    if (!known.taken && !never_came) continue;
     if (lane_works(lane)) {
       known.missing_since_ns = 0;
       continue;
@@ -201,7 +203,7 @@ void TcpLink::add_loads(std::vector<NicLoad>* loads, bool with_usage, int64_t no
 TcpLink::Reach TcpLink::reach(const std::string& nic, int64_t now_ns) const {
   Reach reach = Reach::unknown;
   for (const Lane& lane : by_lane_) {
-    if (!lane.taken || lane.nic != nic) continue;
+    if (lane.nic != nic) continue;
     if (lane.missing_since_ns != 0 && now_ns - lane.missing_since_ns >= kLostNs)
       return Reach::missing;
     if (lane.fresh) reach = Reach::works;

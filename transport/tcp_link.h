@@ -48,6 +48,12 @@ class TcpLink final : public Link {
     lanes_ = lanes;
     by_lane_.resize(static_cast<size_t>(lanes));
   }
+  /// The dialling side knows beforehand which NIC a lane is for: one that does not come about is
+  /// missing, too.
+  void expect(int lane, const std::string& nic) {
+    by_lane_[static_cast<size_t>(lane)].nic = nic;
+    by_lane_[static_cast<size_t>(lane)].expected = true;
+  }
   bool striped() const { return lanes_ > 1; }
   /// Does a socket of this lane work?
   bool lane_works(int lane) const;
@@ -113,6 +119,8 @@ class TcpLink final : public Link {
   static constexpr int64_t kHomeFirstNs = 100'000'000;
   /// A lane that does not work for a moment is not lost.
   static constexpr int64_t kLostNs = 100'000'000;
+  /// A lane that has not come about so long after the link's first one is missing.
+  static constexpr int64_t kNeverCameNs = 500'000'000;
 
  private:
   struct Place {  // of a path
@@ -152,8 +160,9 @@ class TcpLink final : public Link {
   struct Lane {
     std::string nic;  // ours; empty: not known yet
     bool home = false;
-    bool taken = false;  // had a socket
-    bool fresh = false;  // was connected since look_anew()
+    bool expected = false;  // by us, who dial
+    bool taken = false;     // had a socket
+    bool fresh = false;     // was connected since look_anew()
     bool doubted = false;
     int64_t missing_since_ns = 0;  // 0: it works
   };

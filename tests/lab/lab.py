@@ -328,15 +328,15 @@ class Lab:
         run(["nsenter", f"--net=/run/netns/{self.host(host)}", "unshare", "--uts", "--ipc", "--mount",
              "sh", "-ec", HOST_PROCESS, self.hostname(host)], "\n".join(names) + "\n")
 
-    def _await_carriers(self, host):
+    def _await_carriers(self, host, prefix="rail"):
         # The kernel tells of a carrier by and by; a program that looks earlier finds no network.
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             links = json.loads(run(["ip", "-n", self.host(host), "-j", "link"]))
-            if all(link["operstate"] == "UP" for link in links if link["ifname"] != "lo"):
+            if all(link["operstate"] == "UP" for link in links if link["ifname"].startswith(prefix)):
                 return
             time.sleep(0.01)
-        raise LabError(f"the NICs of host {host} do not come up")
+        raise LabError(f"{prefix} of host {host} does not come up")
 
     def _keeper(self, host):
         if host not in self._keepers:
@@ -396,6 +396,7 @@ class Lab:
             batch("ip", self.leaves, [f"link set {port} up"])
             self._forward(port)
             self._set_rate(host, rail, self.shape.rate)
+            self._await_carriers(host, f"rail{rail}")
         else:
             raise LabError(f"\"{state}\": a link can be down, silent, slow or mended")
 

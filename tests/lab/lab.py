@@ -328,15 +328,19 @@ class Lab:
         run(["nsenter", f"--net=/run/netns/{self.host(host)}", "unshare", "--uts", "--ipc", "--mount",
              "sh", "-ec", HOST_PROCESS, self.hostname(host)], "\n".join(names) + "\n")
 
-    def _await_carriers(self, host, prefix="rail"):
+    def _nics(self):
+        return {self.nic(0, rail) for rail in range(self.shape.rails)}
+
+    def _await_carriers(self, host, nic=None):
         # The kernel tells of a carrier by and by; a program that looks earlier finds no network.
         deadline = time.monotonic() + 5
         while time.monotonic() < deadline:
             links = json.loads(run(["ip", "-n", self.host(host), "-j", "link"]))
-            if all(link["operstate"] == "UP" for link in links if link["ifname"].startswith(prefix)):
+            awaited = [link for link in links if link["ifname"] in ([nic] if nic else self._nics())]
+            if awaited and all(link["operstate"] == "UP" for link in awaited):
                 return
             time.sleep(0.01)
-        raise LabError(f"{prefix} of host {host} does not come up")
+        raise LabError(f"{nic or 'some NIC'} of host {host} does not come up")
 
     def _keeper(self, host):
         if host not in self._keepers:
@@ -396,7 +400,7 @@ class Lab:
             batch("ip", self.leaves, [f"link set {port} up"])
             self._forward(port)
             self._set_rate(host, rail, self.shape.rate)
-            self._await_carriers(host, f"rail{rail}")
+            self._await_carriers(host, self.nic(host, rail))
         else:
             raise LabError(f"\"{state}\": a link can be down, silent, slow or mended")
 

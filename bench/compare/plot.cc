@@ -165,9 +165,17 @@ void draw_lines(std::string* out, const std::vector<CellResult>& table, const Ax
   }
 }
 
-void draw_legend(std::string* out, const std::string& machine) {
+using Tables = std::vector<const std::vector<CellResult>*>;
+
+/// Of what is drawn in some panel.
+void draw_legend(std::string* out, const Tables& tables, const std::string& machine) {
   double x = kLeft;
   for (const Series& series : kSeries) {
+    const bool drawn = std::any_of(tables.begin(), tables.end(), [&](const auto* table) {
+      return std::any_of(table->begin(), table->end(),
+                         [&](const CellResult& cell) { return pick(cell, series) != nullptr; });
+    });
+    if (!drawn) continue;
     append(out, "<path d=\"M%.0f 16h26\" class=\"line\" stroke=\"%s\"", x, series.colour);
     if (series.dashes[0] != 0) append(out, " stroke-dasharray=\"%s\"", series.dashes);
     append(out, "/>\n<text x=\"%.0f\" y=\"20\">%s</text>\n", x + 32, series.name);
@@ -181,7 +189,7 @@ void draw_legend(std::string* out, const std::string& machine) {
 
 std::string plot_of(const std::vector<std::vector<CellResult>>& tables,
                     const std::string& machine) {
-  std::vector<const std::vector<CellResult>*> shown;
+  Tables shown;
   for (const auto& table : tables) {
     const auto measured = [](const CellResult& cell) {
       return std::any_of(std::begin(kSeries), std::end(kSeries),
@@ -203,7 +211,7 @@ std::string plot_of(const std::vector<std::vector<CellResult>>& tables,
       ".grid{stroke:#ddd;fill:none}.tick{stroke:#888;fill:none}"
       ".line{fill:none;stroke-width:2;stroke-linejoin:round}</style>\n"
       "<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n";
-  draw_legend(&out, machine);
+  draw_legend(&out, shown, machine);
   for (size_t i = 0; i < shown.size(); ++i) {
     append(&out, "<g transform=\"translate(%.0f %.0f)\">\n",
            kPanelWidth * static_cast<double>(i % columns),

@@ -1,4 +1,6 @@
 // The functions of nccl.h about the memory that a communicator holds.
+#include <cstring>
+
 #include "api/errors.h"
 #include "api/handle.h"
 
@@ -29,10 +31,12 @@ ncclResult_t pncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t
   return api::call("ncclCommMemStats", [&]() -> Status {
     RAILCCL_CHECK(not_null(value, "value"));
     RAILCCL_TRY(Use use, Use::of(comm));
-    if (stat < ncclStatGpuMemSuspend || stat > ncclStatGpuMemTotal)
-      return Status(Code::invalid_argument, "{} is no statistic of memory", static_cast<int>(stat));
+    int which = 0;
+    std::memcpy(&which, &stat, sizeof which);  // C programs may give any number
+    if (which < ncclStatGpuMemSuspend || which > ncclStatGpuMemTotal)
+      return Status(Code::invalid_argument, "{} is no statistic of memory", which);
     RAILCCL_TRY(const runtime::Memory memory, use.communicator().memory());
-    switch (stat) {
+    switch (which) {
       case ncclStatGpuMemSuspend:
         *value = memory.releasable;
         break;

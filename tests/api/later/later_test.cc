@@ -254,11 +254,11 @@ TEST(Suspend, GivesMemoryBackAndRefusesCallsUntilResumed) {
     EXPECT_EQ(stat_of(comm, ncclStatGpuMemSuspend), before);
     OK(ncclCommSuspend(comm, NCCL_SUSPEND_MEM));  // and is destroyed as it is
   });
-  const int number = 9;  // as C programs may give it
-  ncclCommMemStat_t nine;
-  std::memcpy(&nine, &number, sizeof nine);
+  // As C programs may call it.
+  using Stats = ncclResult_t (*)(ncclComm_t, int, uint64_t*);
+  const auto from_c = reinterpret_cast<Stats>(reinterpret_cast<void*>(&ncclCommMemStats));
   uint64_t value;
-  FAILS(ncclCommMemStats(ranks.comm(0), nine, &value), ncclInvalidArgument, "9 is no statistic");
+  FAILS(from_c(ranks.comm(0), 9, &value), ncclInvalidArgument, "9 is no statistic");
 }
 
 // ---- Parameters ---------------------------------------------------------------------------------

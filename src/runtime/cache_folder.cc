@@ -16,8 +16,6 @@ namespace railccl::runtime {
 
 namespace {
 
-constexpr size_t kFileBytesMax = 4 << 20;
-
 Status write_all(int fd, const std::string& text) {
   for (size_t done = 0; done < text.size();) {
     const ssize_t put = ::write(fd, text.data() + done, text.size() - done);
@@ -51,7 +49,8 @@ Result<CacheFolder> CacheFolder::open(const Settings& settings) {
   return CacheFolder(std::move(fd), path);
 }
 
-Result<std::optional<std::string>> CacheFolder::read(const std::string& name) const {
+Result<std::optional<std::string>> CacheFolder::read(const std::string& name,
+                                                     size_t bytes_max) const {
   // Non-blocking: a FIFO in its place must not stop us.
   const UniqueFd fd(
       openat(fd_.get(), name.c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
@@ -62,7 +61,9 @@ Result<std::optional<std::string>> CacheFolder::read(const std::string& name) co
   if (!S_ISREG(status.st_mode) || status.st_uid != geteuid() ||
       (status.st_mode & (S_IWGRP | S_IWOTH)) != 0)
     return Status(Code::invalid_argument, "it is not a plain file that only this user may write");
-  std::string text(kFileBytesMax + 1, '\0');
+  const auto told = static_cast<uint64_t>(status.st_size);
+  if (told > bytes_max) return Status(Code::invalid_argument, "it is too long");
+  std::string text(told, '\0');
   size_t length = 0;
   while (length < text.size()) {
     const ssize_t got = ::read(fd.get(), text.data() + length, text.size() - length);
@@ -71,7 +72,7 @@ Result<std::optional<std::string>> CacheFolder::read(const std::string& name) co
     if (got == 0) break;
     length += static_cast<size_t>(got);
   }
-  if (length > kFileBytesMax) return Status(Code::invalid_argument, "it is too long");
+  // One that has just grown under our eyes is no file of ours: those are replaced as a whole.
   text.resize(length);
   return std::optional<std::string>(std::move(text));
 }

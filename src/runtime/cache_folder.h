@@ -24,8 +24,9 @@ class CacheFolder {
   const std::string& path() const { return path_; }
   int fd() const { return fd_.get(); }
 
-  /// The file's contents, at most 4 MiB; nothing when there is no such file.
-  Result<std::optional<std::string>> read(const std::string& name) const;
+  /// The file's contents; nothing when there is no such file, an error when it has more than
+  /// `bytes_max`.
+  Result<std::optional<std::string>> read(const std::string& name, size_t bytes_max) const;
   /// Replaces the file as a whole.
   Status write(const std::string& name, const std::string& text) const;
   /// Of the files whose names begin with `prefix`, removes all but the `kept` newest.

@@ -38,6 +38,7 @@ namespace {
 // To be raised whenever the same machine would give other figures: new code to measure with, new
 // rows, another meaning of a row.
 constexpr int kMeasurementVersion = 4;
+constexpr size_t kFileBytesMax = 64 << 10;
 // Longer than a measurement may take; a process that was stopped in the middle of one must not stop
 // the others.
 constexpr int64_t kLockWaitMs = kMeasureMsMax + 2000;
@@ -74,7 +75,7 @@ class CacheFile {
 
   /// Nothing when it is not there or not to be believed.
   std::optional<Speeds> load() const {
-    auto text = folder_.read(name_);
+    auto text = folder_.read(name_, kFileBytesMax);
     Status status = text.status();
     if (text.is_ok()) {
       if (!text->has_value()) return std::nullopt;

@@ -24,7 +24,8 @@ namespace {
 
 // To be raised when the same fabric would be judged otherwise.
 constexpr int kProbeVersion = 1;
-constexpr size_t kFilesKept = 64;  // jobs run on ever other sets of hosts
+constexpr size_t kFileBytesMax = 4 << 20;  // a line for each of some ten thousand NICs
+constexpr size_t kFilesKept = 64;          // jobs run on ever other sets of hosts
 
 struct FigureRow {
   const char* name;
@@ -165,7 +166,7 @@ std::string remembered_rails(const Settings& settings, const std::string& key,
   }
   auto folder = CacheFolder::open(settings);
   if (!folder.is_ok()) return {};
-  auto text = folder->read(file_name(key));
+  auto text = folder->read(file_name(key), kFileBytesMax);
   Status status = text.status();
   if (status.is_ok()) {
     if (!text->has_value()) return {};

@@ -178,7 +178,8 @@ void ProbeServer::serve() {
   std::list<Visitor> visitors;
   constexpr size_t kVisitorsMost = 256;
   while (!stop_.load(std::memory_order_relaxed)) {
-    pollfd entry{listener_.socket.get(), POLLIN, 0};
+    // Nobody else is heard while there are too many: poll() overlooks a negative descriptor.
+    pollfd entry{visitors.size() < kVisitorsMost ? listener_.socket.get() : -1, POLLIN, 0};
     (void)::poll(&entry, 1, kSliceMs);
     visitors.remove_if([](Visitor& visitor) {
       if (!visitor.gone->load(std::memory_order_acquire)) return false;

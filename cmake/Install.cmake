@@ -12,6 +12,9 @@ if(TARGET railccl-train)
 endif()
 install(FILES include/nccl.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY include/railccl DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+# Where Debian's Python looks under the prefix /usr.
+install(DIRECTORY python/railccl DESTINATION lib/python3/dist-packages
+        PATTERN __pycache__ EXCLUDE)
 
 install(EXPORT railcclTargets NAMESPACE railccl::
         DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/railccl)

@@ -3,8 +3,8 @@
 
 PACKAGES_BUILD="g++ cmake ninja-build pkg-config libhwloc-dev libhwy-dev libfmt-dev libspdlog-dev
   libcli11-dev nlohmann-json3-dev libopenblas-dev zlib1g-dev dataset-fashion-mnist libibverbs-dev"
-PACKAGES_TEST="libgtest-dev libgmock-dev libbenchmark-dev clang-format iproute2 util-linux procps git
-  python3 gcc libc6-dev binutils openmpi-bin mpich valgrind
+PACKAGES_TEST="clang libclang-rt-dev clang-format libgtest-dev libgmock-dev libbenchmark-dev iproute2
+  util-linux procps git python3 gcc libc6-dev binutils openmpi-bin mpich valgrind
   qemu-system-x86 seabios busybox-static kmod ibverbs-providers ibverbs-utils perftest"
 
 railccl_setup() {

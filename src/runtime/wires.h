@@ -169,7 +169,6 @@ class Wire {
   size_t header_fill_ = 0;  // of link_header_
   std::array<std::byte, 8> carry_;
   size_t carry_fill_ = 0;
-  bool carry_shown_ = false;
 };
 
 /// What an execution needs from its surroundings. Also implemented over simulated links in tests.

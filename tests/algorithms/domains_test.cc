@@ -153,7 +153,8 @@ TEST(Domains, SupportNeedsSeveralDomainsAndSeveralRanksInOne) {
 
 // The bounds of the files, to the byte, for sizes that divide evenly, and that prices name them.
 TEST(Domains, BytesAcrossMeetTheBoundsOnEqualDomains) {
-  for (const auto& [D, G] : {std::pair<uint64_t, uint64_t>{2, 4}, {2, 1}, {4, 4}, {3, 2}, {8, 2}}) {
+  for (const auto& shape : {std::pair<uint64_t, uint64_t>{2, 4}, {2, 1}, {4, 4}, {3, 2}, {8, 2}}) {
+    const uint64_t D = shape.first, G = shape.second;
     std::vector<int> sizes(D, static_cast<int>(G));
     if (G == 1) sizes[0] = 2;  // all in one domain but one rank
     const Topology topology = blocks_of(sizes);

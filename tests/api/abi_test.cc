@@ -182,6 +182,7 @@ TEST_P(Library, HasNoSymbolVersions) {
   EXPECT_THAT(text, ::testing::Not(::testing::HasSubstr("Version definition section")));
 }
 
+#ifdef RAILCCL_PLAIN_BUILD
 /// The highest version of `family` that the library asks of others: {2, 34} of "GLIBC_2.34".
 std::array<int, 3> highest(const std::string& library, const std::string& family) {
   const std::string text = output_of("readelf --version-info " + library);
@@ -195,6 +196,7 @@ std::array<int, 3> highest(const std::string& library, const std::string& family
   }
   return most;
 }
+#endif
 
 // What docs/dropin.md promises. Only the plain build is what users get.
 TEST_P(Library, NeedsNoNewerSystemThanDocumented) {

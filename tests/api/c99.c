@@ -70,6 +70,7 @@ int main(void) {
   int version = 0, count = 0;
 
   CHECK(sizeof functions / sizeof functions[0] == 80);
+  for (size_t i = 0; i < sizeof functions / sizeof functions[0]; i++) CHECK(functions[i] != NULL);
   CHECK(ncclGetVersion(&version) == ncclSuccess && version == 22809);
   CHECK(ncclGetUniqueId(&id) == ncclSuccess);
   config.commName = "c99";

@@ -368,10 +368,10 @@ TEST(Control, AHalfMessageHarmsNobody) {
   two.join();
 }
 
-// GCC 12's address sanitizer does not guard the locks of its allocator across fork: a thread that
-// is just allocating leaves its lock taken in the child for ever, and the child hangs when it needs
-// it. (Seen in one of three runs under load, in the start of a rendezvous thread.) So there, and
-// there only, processes fork when their other threads sleep.
+// The address sanitizers of GCC 12 and Clang 14 do not guard the locks of their allocators across
+// fork: a thread that is just allocating leaves its lock taken in the child for ever, and the child
+// hangs when it needs it. (Seen in one of three runs under load, in the start of a rendezvous
+// thread.) So there, and there only, processes fork when their other threads sleep.
 #ifdef __SANITIZE_ADDRESS__
 constexpr bool kForkInQuiet = true;
 #else

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installation: `cmake --install` into a fresh prefix gives what users build with: the README's C
-# example compiles and runs through pkg-config and through find_package, and a program on
-# railccl/mpi.h through mpicc where an MPI is installed.
+# example compiles and runs through pkg-config and through find_package, Python imports the module, and
+# a program on railccl/mpi.h runs through mpicc where an MPI is installed.
 # Usage: install_test.sh SOURCE_DIR BUILD_DIR
 set -eu
 source=$1
@@ -36,6 +36,14 @@ cmake -G Ninja -S "$work/project" -B "$work/project/build" -DCMAKE_PREFIX_PATH="
 cmake --build "$work/project/build" >/dev/null
 "$work/project/build/example"
 echo "ok: find_package"
+
+PYTHONPATH=$work/usr/lib/python3/dist-packages python3 -c '
+import railccl
+comm, = railccl.init_all(1)
+data = bytearray(b"x")
+comm.Allreduce(data)
+assert data == b"x" and str(railccl.load()._name).startswith("'"$work"'"), railccl.load()'
+echo "ok: import railccl"
 
 if command -v mpicc >/dev/null && command -v mpirun >/dev/null &&
   echo '#include <mpi.h>' | mpicc -E - >/dev/null 2>&1; then

@@ -83,7 +83,7 @@ class Rail {
 
   void judge(Findings* found) const {
     blame([](const PairResult& pair) { return pair.outcome != Outcome::good; },
-          [this](const PairResult& pair) { return failure(pair); }, found);
+          [](const PairResult& pair) { return failure(pair); }, found);
     judge_speed(found);
     judge_round_trips(found);
   }

@@ -167,9 +167,10 @@ void compare_rails(const std::vector<HostReport>& hosts, Findings* found) {
       const auto nic = nics.find(host.name);
       if (nic == nics.end()) {
         // One without a carrier has been told of already.
-        const bool told = std::any_of(host.nics.begin(), host.nics.end(), [&](const auto& other) {
-          return !other.up && subnets_of(other).contains(subnet);
-        });
+        const bool told =
+            std::any_of(host.nics.begin(), host.nics.end(), [&rail = subnet](const auto& other) {
+              return !other.up && subnets_of(other).contains(rail);
+            });
         if (!told) missing.push_back(host.name);
         continue;
       }

@@ -17,6 +17,9 @@ namespace {
 // A call that is worth a weighing takes at least so many times as long and moves so many bytes.
 constexpr double kTimesAsLong = 50;
 constexpr uint64_t kBytesMin = uint64_t{1} << 20;
+// As long as a rail has not been measured the call's price is no more than a promise: so many
+// weighings come whatever it is.
+constexpr int kUnpriced = 16;
 // Large calls between two weighings; the first comes as soon as there is something to say.
 constexpr int kCallsBetween = 3;
 constexpr int kCallsBeforeFirst = 1;
@@ -66,11 +69,21 @@ bool Weigh::may_matter(const plan::Request& request) const {
 }
 
 bool Weigh::due(double call_s, double weighing_s) {
-  if (call_s < kTimesAsLong * weighing_s) return false;
+  const bool dear = call_s < kTimesAsLong * weighing_s;
+  if (dear && (unpriced_ == kUnpriced || measured())) return false;
   const bool now = calls_ >= (weighed_ ? kCallsBetween : kCallsBeforeFirst);
   weighed_ = weighed_ || now;
+  if (dear && now) unpriced_++;
   calls_ = now ? 1 : calls_ + 1;
   return now;
+}
+
+bool Weigh::measured() const {
+  for (size_t rail = 0; rail < common_.size(); rail++) {
+    const std::vector<double> speeds = speeds_on(rail);
+    if (std::find(speeds.begin(), speeds.end(), kNone) != speeds.end()) return false;
+  }
+  return true;
 }
 
 plan::Request Weigh::request() const {

@@ -38,6 +38,7 @@ class Weigh {
   bool may_matter(const plan::Request& request) const;
   /// Counts a collective that will take `call_s` where a weighing takes `weighing_s`: shall the
   /// ranks weigh before it? Ask once for each collective that may_matter(), on all ranks alike.
+  /// Until all rails have been measured it may be, a bounded number of times, though it is short.
   bool due(double call_s, double weighing_s);
   /// No weighing from now on: it cannot be planned.
   void give_up() { common_.clear(); }
@@ -85,6 +86,8 @@ class Weigh {
     double speed() const;
   };
   bool possible() const { return !common_.empty(); }
+  /// Is something known of each common rail?
+  bool measured() const;
   /// Where in the vectors the figure of the n-th used host and m-th common rail is.
   size_t place(size_t host, size_t rail) const { return host * common_.size() + rail; }
   void put(int host, int rail, double figure);
@@ -98,7 +101,8 @@ class Weigh {
   uint64_t ranks_;
   std::vector<float> mine_, agreed_;
   std::vector<Answers> answers_;
-  int calls_ = 0;  // large ones since the last weighing
+  int calls_ = 0;     // large ones since the last weighing
+  int unpriced_ = 0;  // weighings before calls that were too short to be worth one
   bool weighed_ = false;
 };
 

@@ -335,14 +335,43 @@ TEST(Weigh, MattersForLargeCallsOverSeveralRailsOnly) {
   EXPECT_FALSE(matters(*one_rail, kLarge, Collective::all_reduce));
 }
 
+/// What comes out: host 0's and then host 1's two rails.
+void take(Weigh& weigh, const std::vector<float>& agreed) {
+  std::copy(agreed.begin(), agreed.end(), weigh.output());
+  weigh.take();
+}
+
 TEST(Weigh, ComesBeforeTheSecondLargeCallAndThenBeforeEveryThird) {
   Weigh weigh(hosts_with({2, 2}));
+  take(weigh, {5e6F, 5e6F, 5e6F, 5e6F});
   std::string when;
   for (int call = 0; call < 9; call++) {
     when += weigh.due(1e-3, 20e-6) ? "w" : "-";
     EXPECT_FALSE(weigh.due(0.9e-3, 20e-6)) << "too short to be worth it";
   }
   EXPECT_EQ(when, "-w--w--w-");
+}
+
+TEST(Weigh, APromisedPriceCountsOnceRailsAreMeasuredOrOftenLookedAt) {
+  constexpr float kNothing = std::numeric_limits<float>::infinity();
+  const auto weighings_of = [](const std::vector<std::vector<float>>& answers) {
+    Weigh weigh(hosts_with({2, 2}));
+    size_t weighings = 0;
+    for (int call = 0; call < 300; call++) {
+      if (!weigh.due(1e-6, 20e-6)) continue;
+      take(weigh, answers[std::min(weighings, answers.size() - 1)]);
+      weighings++;
+    }
+    EXPECT_FALSE(weigh.due(1e-6, 20e-6));
+    return weighings;
+  };
+  const std::vector<float> silence(4, kNothing);
+  EXPECT_EQ(weighings_of({silence}), 16u);
+  // One host's word is enough; that of one rail is not, nor that one host has lost it.
+  const std::vector<float> first = {5e6F, kNothing, kNothing, kNothing};
+  EXPECT_EQ(weighings_of({silence, first, {kNothing, kNothing, kNothing, 6e6F}}), 3u);
+  EXPECT_EQ(weighings_of({first, {kNothing, 1e17F, kNothing, kNothing}}), 16u);
+  EXPECT_EQ(weighings_of({first, {kNothing, 1e17F, kNothing, 1e17F}}), 2u);
 }
 
 constexpr float kInfinite = std::numeric_limits<float>::infinity();

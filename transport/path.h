@@ -49,9 +49,14 @@ class NicPath : public Path {
   virtual uint64_t received() const = 0;
   /// What became of it since it was made.
   struct Usage {
-    uint64_t bytes = 0;     // acknowledged
-    int64_t busy_us = 0;    // while anything was to be sent
+    uint64_t bytes = 0;     // come across; an estimate, which may shrink by a packet or two
+    bool busy = false;      // has it anything to send now, or under way?
+    int64_t busy_us = 0;    // while it had
     int64_t waited_us = 0;  // of these, for the far end to make room
+
+    uint64_t bytes_since(const Usage& earlier) const {
+      return bytes > earlier.bytes ? bytes - earlier.bytes : 0;
+    }
   };
   virtual Usage usage() const = 0;
   /// What epoll (edge-triggered) said of the connection that is the path, or that it was made over.

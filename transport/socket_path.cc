@@ -86,14 +86,17 @@ int64_t SocketPath::round_trip_ns() {
 
 NicPath::Usage SocketPath::usage() const {
   const tcp_info info = info_of(socket_.get());
-  return {info.tcpi_bytes_acked, static_cast<int64_t>(info.tcpi_busy_time),
-          static_cast<int64_t>(info.tcpi_rwnd_limited)};
+  // What came across behind a lost packet counts when it comes, not all at once when the hole is
+  // filled: the path would look faster than it is.
+  const uint64_t behind = uint64_t{info.tcpi_sacked} * info.tcpi_snd_mss;
+  return {info.tcpi_bytes_acked + behind, info.tcpi_unacked > 0 || info.tcpi_notsent_bytes > 0,
+          static_cast<int64_t>(info.tcpi_busy_time), static_cast<int64_t>(info.tcpi_rwnd_limited)};
 }
 
 bool SocketPath::measure() {
   if (written_ - seen_written_ < kMeasuredBytes) return false;
   const Usage now = usage();
-  const uint64_t bytes = now.bytes - seen_.bytes;
+  const uint64_t bytes = now.bytes_since(seen_);
   const int64_t us = now.busy_us - seen_.busy_us;
   if (bytes < kMeasuredBytes || (us < kMeasuredUs && bytes < kMeasuredBytesAmple)) return false;
   // Where it waited for the receiver to make room, this says nothing about the path.

@@ -193,8 +193,8 @@ void TcpLink::add_loads(std::vector<NicLoad>* loads, bool with_usage, int64_t no
     if (!with_usage || !place.socket || place.replaced) continue;
     const NicPath::Usage now = place.socket->usage();
     NicPath::Usage& sum = load_of(place.socket->nic()).usage;
-    sum.bytes += now.bytes - place.seen.bytes;
-    sum.busy_us += now.busy_us - place.seen.busy_us;
+    sum.bytes += now.bytes_since(place.seen);
+    sum.busy |= now.busy;
     sum.waited_us += now.waited_us - place.seen.waited_us;
     place.seen = now;
   }

@@ -9,9 +9,11 @@ namespace railccl::transport {
 namespace {
 
 constexpr double kNsPerMs = 1e6;
-// A speed is measured over so much: queues on the way make shorter pieces look fast or slow.
+// A speed is measured over so much: queues on the way, that of acknowledgements included, make
+// shorter pieces look fast or slow.
 constexpr uint64_t kMeasuredBytes = 512 << 10, kMeasuredBytesAmple = 64 << 20;
-constexpr int64_t kMeasuredUs = 50'000;
+constexpr int64_t kMeasuredUs = 200'000;
+constexpr int64_t kEdgeUs = 10'000;
 
 }  // namespace
 
@@ -62,9 +64,14 @@ void TcpNics::observe(const std::vector<TcpLink::NicLoad>& loads, bool measured,
   if (measured) measured_ns_ = now_ns;
   for (const TcpLink::NicLoad& load : loads) {
     State& state = states_[load.nic];
-    state.bytes += load.usage.bytes;
-    state.busy_us += std::min(load.usage.busy_us, stretch_us);
-    state.waited_us += load.usage.waited_us;
+    const bool began_busy = state.busy;
+    if (measured) state.busy = load.usage.busy;
+    if (measured && (began_busy || state.busy)) {
+      state.bytes += load.usage.bytes;
+      // Between calls looks are rare: what begins or ends in such a stretch is shorter than it.
+      state.busy_us += began_busy && state.busy ? stretch_us : std::min(stretch_us, kEdgeUs);
+      state.waited_us += load.usage.waited_us;
+    }
     if (state.bytes >= kMeasuredBytes &&
         (state.busy_us >= kMeasuredUs || state.bytes >= kMeasuredBytesAmple)) {
       // Where it waited for receivers to make room, this says nothing about the NIC.

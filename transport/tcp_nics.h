@@ -36,10 +36,12 @@ class TcpNics {
   std::vector<NicSpeed> measured() const;
 
  private:
-  static constexpr int64_t kMeasureNs = 20'000'000;
+  static constexpr int64_t kMeasureNs = 5'000'000;
   struct State {
-    // Since the last measurement. Several paths are busy at a time: of each stretch their time
-    // counts together, up to its length.
+    // Since the last measurement, of the stretches at one end of which at least some path was busy.
+    // The kernel tells for how long, but in ticks: to it, messages that begin and end between two
+    // of them take no time, and several short ones at once made a NIC twice as fast as it is.
+    bool busy = false;  // at the end of the last stretch
     uint64_t bytes = 0;
     int64_t busy_us = 0, waited_us = 0;
     // What it carried for all ranks that share it, the last times that it was measured: what else

@@ -378,7 +378,7 @@ void VerbsPath::close_writing() {
 
 NicPath::Usage VerbsPath::usage() const {
   const int64_t now_busy_ns = busy_since_ns_ == 0 ? 0 : now_ns() - busy_since_ns_;
-  return {acknowledged_, (measured_ns_ + busy_ns_ + now_busy_ns) / 1000, 0};
+  return {acknowledged_, busy_since_ns_ != 0, (measured_ns_ + busy_ns_ + now_busy_ns) / 1000, 0};
 }
 
 bool VerbsPath::measure() {

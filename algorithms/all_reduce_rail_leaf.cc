@@ -14,9 +14,17 @@
 // the cut bound is 2 * 3/15 n, and with the rail dropped everywhere 1/2 n would be needed. No byte
 // is on the spine. X and Y are pipelines side by side, on channels of their own: neither waits for
 // the other, and each uses what the other leaves of the NICs that they share. X has three stages, Y
-// five, which in leaves come in another order than in others. Scratch: what the inner patterns take
-// for one chunk; partial sums live in the output.
+// five, which in leaves come in another order than in others.
+//
+// Messages under way share a NIC about equally, so each kind has as many as its bytes there are
+// worth: through A's NICs as many of X's rings as A hands to neighbours at a time, through the
+// others' two of Y's rings for each message of A's. With one each, X would be a third done when Y
+// is through, and half of the NICs idle from then on. Scratch: what the inner patterns take for one
+// chunk; partial sums live in the output.
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <numeric>
 #include <set>
 
 #include "algorithms/algorithm.h"
@@ -28,6 +36,14 @@
 
 namespace railccl::algorithms {
 namespace {
+
+/// Between hosts. What folds members into a power of two sends the folded ones' data twice more,
+/// and some of three, five or seven hosts are soon too many.
+const AllReducePattern& outer_of(int size, uint64_t bytes) {
+  constexpr uint64_t kFewBytes = 8 << 10;
+  const bool power = std::has_single_bit(static_cast<unsigned>(size));
+  return power || bytes <= kFewBytes ? all_reduce_across(size, bytes) : all_reduce_patterns()[0];
+}
 
 /// A leaf's sum of elements [begin, end) of Y, and its way back.
 struct Pass {
@@ -54,6 +70,7 @@ class Plan {
       passing.emplace_back(topology, ranks_of(topology, hosts), host_parts(topology),
                            leaves.passes[i]);
     }
+    widths = widths_of(leaves);
   }
 
   static Region x(const Region& whole, const Leaves& leaves) {
@@ -101,8 +118,34 @@ class Plan {
   Shards all;                   // of X
   Shards rings;                 // of Y on hosts that are no leaves
   std::vector<Shards> passing;  // of Y on each leaf, and whom on other hosts it passes to
+  struct Widths {
+    size_t x = 1, y = 1;
+  } widths;  // channels of the rings
 
  private:
+  /// As many messages of each kind as its bytes are worth on the NICs that all share.
+  static Widths widths_of(const Leaves& leaves) {
+    constexpr double kMost = 4;
+    const double x = static_cast<double>(leaves.without) / Leaves::kUnits, y = 1 - x;
+    const auto k = static_cast<double>(leaves.hosts.size());
+    const auto m = static_cast<double>(leaves.others.size());
+    const double neighbours = std::min<double>(m, Leaves::kNeighbours);
+    uint64_t weights = 0, common = 0;  // of Y's rings on all rails, and on those that leaves have
+    for (size_t r = 0; r < leaves.rings.size(); r++) {
+      weights += leaves.rings[r];
+      const bool had = std::all_of(leaves.passes.begin(), leaves.passes.end(),
+                                   [&](const Leaves::Weights& passes) { return passes[r] > 0; });
+      if (had) common += leaves.rings[r];
+    }
+    // For each message that a leaf's NIC has under way to a neighbour.
+    const double ring_x = 2 * (m + k - 1) / (m + k) * x;
+    const double ring_y = 2 * (m - 1) / m * y * static_cast<double>(common) /
+                          static_cast<double>(std::max<uint64_t>(1, weights));
+    const auto width = [&](double bytes) {
+      return static_cast<size_t>(std::clamp(std::round(bytes * neighbours / y), 1.0, kMost));
+    };
+    return {width(ring_x), width(ring_y)};
+  }
   static std::vector<int> ranks_of(const topology::Topology& topology,
                                    const std::vector<int>& hosts) {
     std::vector<int> ranks;
@@ -142,8 +185,8 @@ class Writer {
   void reduce_x(Builder& b, int channel, const Region& in, const Region& out) const {
     reduce(stage(b, group_, channel, in.count, Pre::yes), plan_.all, in, out, 0, ~0ull);
   }
-  void across_x(Builder& b, int channel, const Region& out) const {
-    across(b, channel, plan_.all, out);
+  void across_x(Builder& b, int channel, const Region& out, size_t part) const {
+    across(b, channel, plan_.all, out, part, plan_.widths.x);
   }
   void gather_x(Builder& b, int channel, const Region& out) const {
     gather(stage(b, group_, channel, out.count), plan_.all, out);
@@ -184,8 +227,8 @@ class Writer {
     }
   }
 
-  void across_y(Builder& b, int channel, const Region& out) const {
-    if (!leaf_) across(b, channel, plan_.rings, out);
+  void across_y(Builder& b, int channel, const Region& out, size_t part) const {
+    if (!leaf_) across(b, channel, plan_.rings, out, part, plan_.widths.y);
   }
 
   void pass_down(Builder& b, int channel, const Region& to) const {
@@ -228,12 +271,13 @@ class Writer {
     within(end - begin).reduce_scatter(stage, sources, targets[static_cast<size_t>(group_.me)]);
   }
 
-  void across(Builder& b, int channel, const Shards& shards, const Region& out) const {
+  void across(Builder& b, int channel, const Shards& shards, const Region& out, size_t part,
+              size_t parts) const {
     if (out.count == 0) return;
     for (const int s : shards.owned_by(rank_)) {
       const Group owners = group_of(shards.across(s), rank_);
-      const Region shard = shards.of(out, s);
-      all_reduce_across(owners.size(), shard.count * element_bytes_)
+      const Region shard = shards.of(out, s).block(part, parts);
+      outer_of(owners.size(), shard.count * element_bytes_)
           .all_reduce(stage(b, owners, channel, shard.count, Pre::no, Post::yes), shard, shard);
     }
   }
@@ -264,6 +308,13 @@ class Writer {
 
 constexpr int kStagesX = 3, kStagesY = 5;
 
+/// `width` channels from `first` on.
+std::vector<int> channels(int first, size_t width = 1) {
+  std::vector<int> channels(width);
+  std::iota(channels.begin(), channels.end(), first);
+  return channels;
+}
+
 bool supports(const plan::Request& request, const topology::Topology& topology) {
   return request.collective == Collective::all_reduce && has_rails(topology) &&
          !leaves_of(topology).hosts.empty();
@@ -280,7 +331,7 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   const auto chunk = std::min(chunk_of(tuning, plan.rings), std::max<uint64_t>(1, y.count));
   const uint64_t chunk_bytes = chunk * size_of(request.datatype);
   const AllReducePattern& outer =
-      all_reduce_across(hosts, chunk_bytes / static_cast<uint64_t>(plan.rings.count()));
+      outer_of(hosts, chunk_bytes / static_cast<uint64_t>(plan.rings.count()));
   const SpreadPattern& inner = spread_within(most, chunk_bytes);
   const auto chunks = std::max(1.0, static_cast<double>(plan::chunk_count(y.count, chunk)));
   const auto chunks_x = static_cast<double>(plan::chunk_count(x.count, chunk_of(tuning, plan.all)));
@@ -321,45 +372,48 @@ plan::Cost cost(const plan::Request& request, const topology::Topology& topology
   return cost;
 }
 
-void write_x(Builder& b, const Writer& writer, int first, const Region& in, const Region& out,
-             uint64_t chunk) {
-  const auto within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+void write_x(Builder& b, const Plan& plan, const Writer& writer, int first, const Region& in,
+             const Region& out, uint64_t chunk) {
+  const auto within = [&](Builder& to, int channel, size_t, uint64_t from, uint64_t n) {
     writer.reduce_x(to, channel, in.part(from, n), out.part(from, n));
   };
-  const auto across = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
-    writer.across_x(to, channel, out.part(from, n));
+  const auto across = [&](Builder& to, int channel, size_t part, uint64_t from, uint64_t n) {
+    writer.across_x(to, channel, out.part(from, n), part);
   };
-  const auto gather = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+  const auto gather = [&](Builder& to, int channel, size_t, uint64_t from, uint64_t n) {
     writer.gather_x(to, channel, out.part(from, n));
   };
-  write_stages(b, first, in.count, chunk, {within, across, gather});
+  const std::vector<WideStage> stages = {{channels(first), within},
+                                         {channels(first + 2, plan.widths.x), across},
+                                         {channels(first + 1), gather}};
+  write_stages(b, in.count, chunk, stages);
 }
 
-void write_y(Builder& b, const Writer& writer, int first, const Region& in, const Region& out,
-             uint64_t chunk) {
-  const auto reduce_within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+void write_y(Builder& b, const Plan& plan, const Writer& writer, int first, const Region& in,
+             const Region& out, uint64_t chunk) {
+  const auto reduce_within = [&](Builder& to, int channel, size_t, uint64_t from, uint64_t n) {
     writer.reduce_y(to, channel, in.part(from, n), out.part(from, n));
   };
-  const auto pass_up = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+  const auto pass_up = [&](Builder& to, int channel, size_t, uint64_t from, uint64_t n) {
     writer.pass_up(to, channel, in.part(from, n), out.part(from, n));
   };
-  const auto across = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
-    writer.across_y(to, channel, out.part(from, n));
+  const auto across = [&](Builder& to, int channel, size_t part, uint64_t from, uint64_t n) {
+    writer.across_y(to, channel, out.part(from, n), part);
   };
-  const auto pass_down = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+  const auto pass_down = [&](Builder& to, int channel, size_t, uint64_t from, uint64_t n) {
     writer.pass_down(to, channel, out.part(from, n));
   };
-  const auto gather_within = [&](Builder& to, int channel, uint64_t from, uint64_t n) {
+  const auto gather_within = [&](Builder& to, int channel, size_t, uint64_t from, uint64_t n) {
     writer.gather_y(to, channel, out.part(from, n));
   };
   // Leaves reduce, hand over, get back and gather; others get, reduce, gather and hand back.
-  const int within = first, up = first + 1, rings = first + 2, down = first + 3, back = first + 4;
-  if (writer.leaf())
-    write_stages(b, {within, up, rings, down, back}, in.count, chunk,
-                 {reduce_within, pass_up, across, pass_down, gather_within});
-  else
-    write_stages(b, {up, within, rings, back, down}, in.count, chunk,
-                 {pass_up, reduce_within, across, gather_within, pass_down});
+  const WideStage within{channels(first), reduce_within}, up{channels(first + 1), pass_up},
+      down{channels(first + 2), pass_down}, back{channels(first + 3), gather_within},
+      rings{channels(first + 4, plan.widths.y), across};
+  const std::vector<WideStage> stages = writer.leaf()
+                                            ? std::vector<WideStage>{within, up, rings, down, back}
+                                            : std::vector<WideStage>{up, within, rings, back, down};
+  write_stages(b, in.count, chunk, stages);
 }
 
 Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
@@ -367,13 +421,15 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
   Builder b(request, topology.size(), rank, "rail_leaf");
   const Plan plan(topology);
   const Writer writer(topology, plan, rank, size_of(request.datatype));
-  const auto lanes = static_cast<uint64_t>(lanes_of(tuning, kStagesX + kStagesY));
+  const auto width_x = static_cast<int>(plan.widths.x) + kStagesX - 1;
+  const int width = width_x + static_cast<int>(plan.widths.y) + kStagesY - 1;
+  const auto lanes = static_cast<uint64_t>(lanes_of(tuning, width));
   for (uint64_t lane = 0; lane < lanes; lane++) {
     const Region in = b.input().block(lane, lanes), out = b.output().block(lane, lanes);
-    const int first = static_cast<int>(lane) * (kStagesX + kStagesY);
-    write_x(b, writer, first, Plan::x(in, plan.leaves), Plan::x(out, plan.leaves),
+    const int first = static_cast<int>(lane) * width;
+    write_x(b, plan, writer, first, Plan::x(in, plan.leaves), Plan::x(out, plan.leaves),
             chunk_of(tuning, plan.all));
-    write_y(b, writer, first + kStagesX, Plan::y(in, plan.leaves), Plan::y(out, plan.leaves),
+    write_y(b, plan, writer, first + width_x, Plan::y(in, plan.leaves), Plan::y(out, plan.leaves),
             chunk_of(tuning, plan.rings));
   }
   return std::move(b).take();

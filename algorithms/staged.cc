@@ -118,36 +118,52 @@ void write_step(plan::Builder& b, const Recording::Entry& first, const Recording
 
 }  // namespace
 
-void write_stages(plan::Builder& b, const std::vector<int>& channels, uint64_t count,
-                  uint64_t chunk, const std::vector<StageBody>& stages) {
+void write_stages(plan::Builder& b, uint64_t count, uint64_t chunk,
+                  const std::vector<WideStage>& stages) {
   const uint64_t full = count / chunk, rest = count % chunk;
   for (size_t i = 0; i < stages.size(); i++) {
-    const int channel = channels[i];
-    const uint64_t scratch_used = b.scratch(0).offset;
-    uint64_t scratch_end = scratch_used;
-    b.channel(channel);
-    const auto write = [&](uint64_t iterations, const Recording& first, const Recording& second) {
-      assert(first.entries.size() == second.entries.size());
-      b.loop(iterations, [&] {
-        if (i > 0) b.wait_channel(channels[i - 1]);
-        for (size_t s = 0; s < first.entries.size(); s++) {
-          write_step(b, first.entries[s], second.entries[s]);
-        }
-        if (i + 1 < stages.size()) b.signal_channel(channels[i + 1]);
-      });
-      scratch_end = std::max(scratch_end, first.scratch_end);
-    };
-    if (full > 0) {
-      const Recording first = record(b, scratch_used, channel, stages[i], 0, chunk);
-      write(full, first,
-            full > 1 ? record(b, scratch_used, channel, stages[i], chunk, chunk) : first);
+    const WideStage& stage = stages[i];
+    for (size_t part = 0; part < stage.channels.size(); part++) {
+      const int channel = stage.channels[part];
+      const StageBody body = [&](plan::Builder& to, int on, uint64_t from, uint64_t n) {
+        stage.body(to, on, part, from, n);
+      };
+      const uint64_t scratch_used = b.scratch(0).offset;
+      uint64_t scratch_end = scratch_used;
+      b.channel(channel);
+      const auto write = [&](uint64_t iterations, const Recording& first, const Recording& second) {
+        assert(first.entries.size() == second.entries.size());
+        b.loop(iterations, [&] {
+          if (i > 0)
+            for (const int before : stages[i - 1].channels) b.wait_channel(before);
+          for (size_t s = 0; s < first.entries.size(); s++)
+            write_step(b, first.entries[s], second.entries[s]);
+          if (i + 1 < stages.size())
+            for (const int next : stages[i + 1].channels) b.signal_channel(next);
+        });
+        scratch_end = std::max(scratch_end, first.scratch_end);
+      };
+      if (full > 0) {
+        const Recording first = record(b, scratch_used, channel, body, 0, chunk);
+        write(full, first, full > 1 ? record(b, scratch_used, channel, body, chunk, chunk) : first);
+      }
+      if (rest > 0) {
+        const Recording tail = record(b, scratch_used, channel, body, full * chunk, rest);
+        write(1, tail, tail);
+      }
+      b.scratch(scratch_end - scratch_used);
     }
-    if (rest > 0) {
-      const Recording tail = record(b, scratch_used, channel, stages[i], full * chunk, rest);
-      write(1, tail, tail);
-    }
-    b.scratch(scratch_end - scratch_used);
   }
+}
+
+void write_stages(plan::Builder& b, const std::vector<int>& channels, uint64_t count,
+                  uint64_t chunk, const std::vector<StageBody>& stages) {
+  std::vector<WideStage> wide;
+  for (size_t i = 0; i < stages.size(); i++)
+    wide.push_back({{channels[i]},
+                    [&body = stages[i]](plan::Builder& to, int channel, size_t, uint64_t from,
+                                        uint64_t n) { body(to, channel, from, n); }});
+  write_stages(b, count, chunk, wide);
 }
 
 void write_stages(plan::Builder& b, int first_channel, uint64_t count, uint64_t chunk,

@@ -23,8 +23,20 @@ namespace railccl::algorithms {
 /// whose number depends on `from`. Scratch that it takes from `b` is the same for every chunk.
 using StageBody = std::function<void(plan::Builder& b, int channel, uint64_t from, uint64_t n)>;
 
-/// Writes the stages, each on its channel, for `count` elements in chunks of `chunk`. Ranks whose
+/// A stage whose work on each chunk several channels share, side by side: where messages of other
+/// stages pass through the same port, a stage gets as much of it as it has messages under way.
+struct WideStage {
+  std::vector<int> channels;
+  /// As StageBody; writes part `part` of channels.size() of the chunk's work.
+  std::function<void(plan::Builder& b, int channel, size_t part, uint64_t from, uint64_t n)> body;
+};
+
+/// Writes the stages, each on its channels, for `count` elements in chunks of `chunk`. Ranks whose
 /// stages come in different orders give equal channels to those that talk to each other.
+void write_stages(plan::Builder& b, uint64_t count, uint64_t chunk,
+                  const std::vector<WideStage>& stages);
+
+/// The same with one channel for each stage.
 void write_stages(plan::Builder& b, const std::vector<int>& channels, uint64_t count,
                   uint64_t chunk, const std::vector<StageBody>& stages);
 

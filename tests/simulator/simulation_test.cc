@@ -93,6 +93,23 @@ TEST(FailedNics, BytesGoThroughTheHostsOthers) {
   EXPECT_EQ(report->spine_bytes, static_cast<uint64_t>(2 * 2 * n / 4));
 }
 
+TEST(FailedNics, RailLeafKeepsTheOthersBusy) {
+  const World world{.hosts = 4, .nic_bytes_per_s = 12.5e6, .alpha_s = 60e-6};
+  topology::Topology healthy = world.topology();
+  std::vector<topology::Host> hosts = healthy.hosts();
+  hosts[1].nics[2].up = false;
+  const topology::Topology topology(hosts, healthy.rails(), healthy.ranks(), 60e-6, 1);
+  const plan::Request request = request_of(Collective::all_reduce, 16 << 20);
+  const double n = static_cast<double>(plan::bytes_of(request));
+  const double bound = 2 * 3 * n / (15 * 12.5e6);
+  for (const uint64_t chunk : {64 << 10, 256 << 10}) {
+    const double seconds =
+        seconds_of(simulate("rail_leaf", request, topology, Options(), {1, chunk / sizeof(float)}));
+    EXPECT_GT(seconds, bound);
+    EXPECT_LT(seconds, bound / 0.93) << "chunks of " << chunk;
+  }
+}
+
 TEST(SlowRanks, TakeLongerForTheirStepsAndMemory) {
   const World world{.hosts = 2, .ranks = 1, .copy_bytes_per_s = 100e9};
   Options options;

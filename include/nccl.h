@@ -294,8 +294,8 @@ RAILCCL_DECLARE(ncclResult_t, ncclCommDestroy, (ncclComm_t comm));
 /* Ends all that runs, here and on the other ranks, in bounded time, and frees the communicator. */
 RAILCCL_DECLARE(ncclResult_t, ncclCommAbort, (ncclComm_t comm));
 
-/* Ends all that runs on this communicator, on all its ranks, but keeps the handle, to be destroyed.
- * (Splitting or shrinking a revoked communicator is not supported yet.) */
+/* Ends all that runs on this communicator, on all its ranks, but keeps the handle: to be shrunk
+ * with NCCL_SHRINK_ABORT, or destroyed. */
 #define NCCL_REVOKE_DEFAULT 0x00
 RAILCCL_DECLARE(ncclResult_t, ncclCommRevoke, (ncclComm_t comm, int revokeFlags));
 
@@ -305,10 +305,12 @@ RAILCCL_DECLARE(ncclResult_t, ncclCommRevoke, (ncclComm_t comm, int revokeFlags)
 RAILCCL_DECLARE(ncclResult_t, ncclCommSplit,
                 (ncclComm_t comm, int color, int key, ncclComm_t* newcomm, ncclConfig_t* config));
 
-/* Called by the ranks that stay: a new communicator without the listed ones, in the old order. The
- * old one must be sound: shrinking after a failure is not supported yet. */
+/* Called by the ranks that stay: a new communicator without the listed ones, in the old order.
+ * After a failure or a revocation with NCCL_SHRINK_ABORT, by all ranks that live, alike: it fails
+ * on all of them when one that stays is found gone, and can be called again. railcclCommLost tells
+ * whom to list; railcclCommRecover needs no list. */
 #define NCCL_SHRINK_DEFAULT 0x00 /* the old communicator is sound and idle */
-#define NCCL_SHRINK_ABORT 0x01   /* end what runs on the old one first */
+#define NCCL_SHRINK_ABORT 0x01   /* end what runs on the old one first; it may have failed */
 RAILCCL_DECLARE(ncclResult_t, ncclCommShrink,
                 (ncclComm_t comm, int* excludeRanksList, int excludeRanksCount, ncclComm_t* newcomm,
                  ncclConfig_t* config, int shrinkFlags));

@@ -67,6 +67,65 @@ ncclResult_t railcclRequestStart(railcclRequest_t request, cudaStream_t stream);
 /* A null request does nothing. */
 ncclResult_t railcclRequestDestroy(railcclRequest_t request);
 
+/* ---- When ranks die --------------------------------------------------------------------- */
+
+/* From now on a collective on `comm` ends only when its ranks know that all of them have the
+ * result, so that railcclCommRecover can finish what a death interrupts. Costs an all-reduce of one
+ * byte for each collective, and for each all-reduce, reduce or reduce-scatter in place whose input
+ * has at most `saveBytesMax` bytes, a copy of it: the memory of the largest, and the time. 0 saves
+ * none: such calls cannot be repeated then, unless they had not begun. All ranks must do it alike,
+ * between the same calls; communicators made by railcclCommRecover inherit it. */
+ncclResult_t railcclCommProtect(ncclComm_t comm, size_t saveBytesMax);
+
+/* What became of the collectives that a failure has interrupted; the same on all ranks. */
+typedef enum {
+  railcclCallsNone = 0,     /* there were none, or their repetition was not asked for */
+  railcclCallsFinished = 1, /* all ranks that live have their results, as if they had succeeded */
+  railcclCallsTorn = 2,     /* some ranks had success from calls whose result the others lack */
+  railcclCallsSpoiled = 3   /* nobody has their results, and they were not repeated */
+} railcclCalls_t;
+
+typedef struct railcclRecovery_v1 {
+  size_t size;                  /* identifies the layout: leave it alone */
+  railcclCalls_t calls;         /* what became of the interrupted ones */
+  int kept;                     /* of this rank's, those that were complete */
+  int repeated;                 /* of this rank's, those that were run again */
+  unsigned long long tornBegin; /* torn: numbers of the collectives, counted on the communicator */
+  unsigned long long tornEnd;   /* from 0, that some ranks have the results of: [begin, end) */
+  int ranks;                    /* of the new communicator */
+  int rank;                     /* this one's number there */
+  double seconds;               /* that it took */
+  char why[256];                /* torn, spoiled: the reason */
+} railcclRecovery_t;
+#define RAILCCL_RECOVERY_INITIALIZER \
+  { sizeof(railcclRecovery_t), railcclCallsNone, 0, 0, 0, 0, 0, 0, 0.0, "" }
+
+#define RAILCCL_RECOVER_CALLS 0x00      /* finish the interrupted collectives */
+#define RAILCCL_RECOVER_WITHOUT_CALLS 1 /* only make the communicator */
+
+/* After a failure, or to end what runs: called by all ranks that live. The survivors agree on who
+ * is left, whoever dies meanwhile; *comm becomes a communicator of these, in the old order, and the
+ * old one is freed. Then the collectives that failed are finished on it, in their order, into the
+ * buffers that they were called with, which must still be there and untouched by the caller since;
+ * sends and receives are not repeated. A rank that does not call within RAILCCL_INIT_TIMEOUT_MS is
+ * left out.
+ *
+ * On a protected communicator (railcclCommProtect) all-reduces, broadcasts and reduces are all or
+ * nothing: either every rank that lives gets a call's result, the same that any of them had success
+ * from before, or none does; calls stays railcclCallsFinished then. Without protection calls that
+ * some ranks had finished may be torn, and every rank is told. Collectives with a block for each
+ * rank are not repeated among fewer ranks, nor those whose root is gone or whose input is
+ * overwritten: spoiled. Source of the guarantee, and its limits: docs/operations.md.
+ *
+ * Fails, and leaves *comm as it is, where the ranks cannot agree: some of them want something else,
+ * or more ranks are silent than are left. `recovery` may be null, else it must have been set to
+ * RAILCCL_RECOVERY_INITIALIZER. Not in a group. Blocks also on a non-blocking communicator. */
+ncclResult_t railcclCommRecover(ncclComm_t* comm, int flags, railcclRecovery_t* recovery);
+
+/* Ranks of a failed communicator that the survivors have found gone: up to `size` of them to
+ * `ranks`, ascending, and to *count how many there are. Any thread. */
+ncclResult_t railcclCommLost(ncclComm_t comm, int* ranks, int size, int* count);
+
 /* ---- What ran --------------------------------------------------------------------------- */
 
 typedef struct railcclChoice_v1 {

@@ -35,17 +35,18 @@ ncclResult_t pncclCommShrink(ncclComm_t comm, int* excludeRanksList, int exclude
                       use.communicator().rank());
       if (shrinkFlags != NCCL_SHRINK_DEFAULT && shrinkFlags != NCCL_SHRINK_ABORT)
         return Status(Code::invalid_argument, "shrinkFlags is {:#x}", shrinkFlags);
-      if (const Status error = use.communicator().async_error(); !error.is_ok())
-        return Status(Code::unsupported,
-                      "shrinking a communicator that has failed is not supported yet ({})",
+      const bool abort = shrinkFlags == NCCL_SHRINK_ABORT;
+      if (const Status error = use.communicator().async_error(); !error.is_ok() && !abort)
+        return Status(Code::invalid_usage,
+                      "the communicator has failed: that needs NCCL_SHRINK_ABORT ({})",
                       error.text());
       RAILCCL_TRY(const runtime::Config chosen, config_from(config, use.communicator().config()));
       blocking = chosen.blocking;
       std::vector<int> survivors;
       for (int rank = 0; rank < ranks; rank++)
         if (!excluded.contains(rank)) survivors.push_back(rank);
-      return make_into(newcomm, [old = use.shared(), survivors, chosen] {
-        return old->shrink(survivors, chosen);
+      return make_into(newcomm, [old = use.shared(), survivors, chosen, abort] {
+        return old->shrink(survivors, chosen, abort);
       });
     };
     const Status status = begin();

@@ -126,7 +126,8 @@ Result<bool> Share::step_collectives() {
   member_.control().note_done(sequence_);
   const ReadyPlan& done = *std::exchange(running_, nullptr);
   if (weighing_for_ == nullptr) {
-    member_.note_choice(done);
+    if (!committing_) member_.note_choice(done);
+    RAILCCL_CHECK(finish_collective());
     return true;
   }
   member_.weighed();
@@ -134,10 +135,32 @@ Result<bool> Share::step_collectives() {
   return true;
 }
 
+/// The plan has ended: of a collective, or of its commit.
+Status Share::finish_collective() {
+  if (!committing_ && member_.is_protected()) {
+    sequence_ = member_.next_sequence();
+    RAILCCL_TRY(running_, member_.begin_commit(sequence_));
+    committing_ = true;
+    return ok();
+  }
+  member_.count_success();
+  committing_ = launched_ = false;
+  current_ = nullptr;
+  return ok();
+}
+
+/// What will not be done, for recovery.
+void Share::note_interrupted() {
+  if (current_ != nullptr) member_.note_interrupted(*current_, ticket_, launched_);
+  for (size_t next = next_; next < calls_.size(); next++)
+    member_.note_interrupted(calls_[next], ticket_, false);
+}
+
 Status Share::start_next() {
   while (next_ < calls_.size()) {
     const Call& call = calls_[next_++];
     if (call.kind != Call::Kind::collective) continue;
+    current_ = &call;
     RAILCCL_TRY(ReadyPlan* const weighing, member_.weighing_before(call.request));
     return weighing == nullptr ? start(call) : start_weighing(call, weighing);
   }
@@ -146,6 +169,8 @@ Status Share::start_next() {
 
 Status Share::start(const Call& call) {
   sequence_ = member_.next_sequence();
+  if (member_.is_protected()) member_.save_input(call);
+  launched_ = true;
   if (!member_.may_be_open(call.request) || !member_.open_buffers().worth_asking(call.request))
     return launch(call, false);
   RAILCCL_CHECK(member_.open_buffers().begin(
@@ -201,6 +226,10 @@ void Share::end(const Status& status) {
                        (status.code() == Code::invalid_argument ||
                         status.code() == Code::invalid_usage || status.code() == Code::unsupported);
   if (in_step && running_ == nullptr && asking_ == nullptr) return close();
+  if (running_ != nullptr || asking_ != nullptr || transfers_open_) {
+    const plan::Request* request = request_now();
+    member_.describe(sequence_, request == nullptr ? "" : agreed_text(*request), where_now());
+  }
   if (status.code() == Code::remote || status.code() == Code::system) {
     // A broken link is often the echo of something that the peer has told everyone about.
     const Deadline deadline = Deadline::after_ms(kVerdictMs);
@@ -216,6 +245,8 @@ void Share::end(const Status& status) {
     member_.control().report_mismatch(sequence_, mismatch.mine, mismatch.peer, mismatch.theirs);
   }
   member_.fail(status_);
+  note_interrupted();
+  status_ = member_.settle(status_);
   close();
 }
 
@@ -249,29 +280,32 @@ void Share::look_after(int64_t now_ns) {
     return end(Status(Code::timeout, Scope::communicator, "{}", text));
   }
   // Sends and receives are no matter of all ranks: only collectives are compared.
-  const plan::Request* request = running_ != nullptr  ? &running_->execution->program().request
-                                 : asking_ != nullptr ? &asking_->request
-                                                      : nullptr;
+  const plan::Request* request = request_now();
   if (request != nullptr && waited_ms >= (reports_ + 1) * settings.stall_ms) {
     reports_ = waited_ms / settings.stall_ms;
     member_.control().report_stall(sequence_, agreed_text(*request), waited_ms);
   }
 }
 
-std::string Share::waiting_text() const {
+/// The collective that runs or asks; null: none.
+const plan::Request* Share::request_now() const {
+  if (running_ != nullptr) return &running_->execution->program().request;
+  return asking_ != nullptr ? &asking_->request : nullptr;
+}
+
+/// Where it stands, and which transfers are open.
+std::string Share::where_now() const {
   std::string text;
-  if (running_ != nullptr)
-    text = fmt::format("{} as operation {} ({})",
-                       plan::text_of(running_->execution->program().request), sequence_,
-                       running_->execution->waiting_for());
-  if (asking_ != nullptr)
-    text = fmt::format("{} as operation {} ({})", plan::text_of(asking_->request), sequence_,
-                       member_.open_buffers().waiting_for());
-  if (transfers_open_) {
-    if (!text.empty()) text += "; ";
-    text += transfers_->waiting_for();
-  }
+  if (running_ != nullptr) text = running_->execution->waiting_for();
+  if (asking_ != nullptr) text = member_.open_buffers().waiting_for();
+  if (transfers_open_) text += (text.empty() ? "" : "; ") + transfers_->waiting_for();
   return text;
+}
+
+std::string Share::waiting_text() const {
+  const plan::Request* request = request_now();
+  if (request == nullptr) return where_now();
+  return fmt::format("{} as operation {} ({})", plan::text_of(*request), sequence_, where_now());
 }
 
 uint32_t Share::media_awaited() const {

@@ -27,6 +27,8 @@ class Share {
         calls_(&call, 1),
         ticket_(ticket),
         next_(1),
+        current_(&call),
+        launched_(true),
         running_(plan),
         sequence_(sequence),
         begun_(true) {}
@@ -58,8 +60,12 @@ class Share {
   Status start(const Call& call);
   Status start_weighing(const Call& call, ReadyPlan* plan);
   Status launch(const Call& call, bool open);
+  Status finish_collective();
+  void note_interrupted();
   void end(const Status& status);
   void close();
+  const plan::Request* request_now() const;
+  std::string where_now() const;
   std::string waiting_text() const;
 
   Member& member_;
@@ -69,6 +75,9 @@ class Share {
   size_t next_ = 0;                        // calls_[0, next_) are started or are no collectives
   const Call* asking_ = nullptr;           // the collective whose buffers are being found out about
   const Call* weighing_for_ = nullptr;     // the collective before which running_ weighs
+  const Call* current_ = nullptr;          // the collective that is not yet over
+  bool launched_ = false;                  // it may have written
+  bool committing_ = false;                // its result is here: running_ is its commit
   ReadyPlan* running_ = nullptr;
   uint64_t sequence_ = 0;  // of the collective that runs or asks
   bool transfers_open_ = false;

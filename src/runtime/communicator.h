@@ -101,6 +101,27 @@ struct Memory {
   bool suspended = false;
 };
 
+/// What became of the collectives that a failure interrupted; the same on all ranks.
+enum class CallsFate : uint8_t {
+  none,      // there were none, or nobody asked for it
+  finished,  // all ranks have their results
+  torn,      // some ranks had success from calls that others will never have the result of
+  spoiled,   // none of the interrupted calls was repeated: it cannot be, or not among these ranks
+};
+
+class Communicator;
+
+/// A communicator made of what a failure has left.
+struct Recovery {
+  std::shared_ptr<Communicator> communicator;
+  std::vector<int> old_ranks;  // index = new rank
+  CallsFate fate = CallsFate::none;
+  uint64_t from = 0, until = 0;  // torn: the numbers of the collectives [from, until)
+  std::string why;               // torn, spoiled
+  int kept = 0;                  // of this rank's interrupted calls, those that were complete
+  int repeated = 0;
+};
+
 class Communicator : public std::enable_shared_from_this<Communicator> {
  public:
   static Result<std::shared_ptr<Communicator>> join(const UniqueId& id, int rank, int ranks,
@@ -129,10 +150,23 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   /// Collective. color < 0: no new communicator (the result is a null pointer).
   virtual Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) = 0;
 
-  /// Called by the ranks that stay, `survivors` (ascending, this one among them), of a sound
-  /// communicator: a new one without the others, who need not take part.
+  /// Called by the ranks that stay, `survivors` (ascending, this one among them): a new
+  /// communicator without the others, who need not take part. Of one that has failed, or with
+  /// `abort`, which ends what runs on it, also of ranks that were interrupted anywhere; fails on
+  /// all when one of the survivors is found gone.
   virtual Result<std::shared_ptr<Communicator>> shrink(const std::vector<int>& survivors,
-                                                       const Config& config) = 0;
+                                                       const Config& config, bool abort) = 0;
+  /// Called by all ranks that live, after a failure or to end what runs: agrees on who is left,
+  /// makes a communicator of these, and finishes the interrupted collectives there if asked to
+  /// (docs/operations.md says which, and what is guaranteed). Blocks; ranks that do not call in
+  /// init_timeout_ms are left out. The buffers of interrupted calls must be untouched.
+  virtual Result<Recovery> recover(const Config& config, bool finish_calls) = 0;
+  /// From now on a collective ends only when all ranks know that all have its result, and a copy is
+  /// kept of inputs of up to `save_bytes_max` that it overwrites: so that recover() can finish it.
+  /// All ranks have to do the same, between the same calls.
+  virtual Status protect(uint64_t save_bytes_max) = 0;
+  /// After a failure: the ranks that the verdict, or a recovery, has found gone. Any thread.
+  virtual std::vector<int> lost() const = 0;
   /// Collective: a new communicator of `ranks` ranks, in which these keep their numbers and the
   /// rest join() by the id. Exactly one of the old ranks gives that; the others a null pointer.
   virtual Result<std::shared_ptr<Communicator>> grow(const UniqueId* id, int ranks,

@@ -262,7 +262,8 @@ void ControlTree::lost(Edge& edge) {
   const bool expected = edge.left || !failure_.is_ok();
   close(edge);
   if (!expected) {
-    fail_from(Status(Code::remote, Scope::communicator, "{} vanished", edge.who), rank_, &edge);
+    fail_from(Status(Code::remote, Scope::communicator, "{} {}", edge.who, kVanished), rank_,
+              &edge);
   } else if (edge.up && failure_.is_ok()) {
     judge_soon();  // this node is the top of its part of the tree from here on
   }

@@ -22,6 +22,9 @@
 
 namespace railccl::runtime {
 
+/// How the text of a death ends.
+inline constexpr char kVanished[] = "vanished";
+
 class Control {
  public:
   /// Takes the meeting's sockets. `on_failure` is called once, from the control thread, when the
@@ -40,6 +43,8 @@ class Control {
   virtual void report_stall(uint64_t sequence, const std::string& call, int64_t waited_ms) = 0;
   /// This rank finished operation `sequence`; answers to later questions about it. Never blocks.
   virtual void note_done(uint64_t sequence) = 0;
+  /// Count of operations that this rank has finished.
+  virtual uint64_t finished() const = 0;
   /// This rank saw a message that belongs to another call: `theirs` from `peer`.
   virtual void report_mismatch(uint64_t sequence, const std::string& mine, int peer,
                                const std::string& theirs) = 0;

@@ -35,6 +35,7 @@ class ControlTree final : public Control,
 
   void report_stall(uint64_t sequence, const std::string& call, int64_t waited_ms) override;
   void note_done(uint64_t sequence) override;
+  uint64_t finished() const override { return finished_.load(std::memory_order_relaxed); }
   void report_mismatch(uint64_t sequence, const std::string& mine, int peer,
                        const std::string& theirs) override;
   std::string who_is_missing(uint64_t sequence) override;

@@ -182,7 +182,13 @@ Status group_end() {
   if (--recorder.depth > 0) return ok();
   std::vector<Recorded> calls = std::exchange(recorder.calls, {});
   const Status refused = std::exchange(recorder.refused, Status());
-  if (!refused.is_ok()) return refused.context("the group did not run");
+  if (!refused.is_ok()) {
+    // What a failure of its communicator has prevented may be wanted after a recovery.
+    for (const Recorded& recorded : calls)
+      if (recorded.member->failed_here())
+        recorded.member->note_refused(recorded.call, recorded.stream);
+    return refused.context("the group did not run");
+  }
   const std::shared_ptr<Part> mine = dispatch(parts_of(std::move(calls)));
   return mine == nullptr ? ok() : mine->arrive();
 }

@@ -8,6 +8,8 @@
 // that cannot take part is an error everywhere at once, not a wait until the deadline. The lowest
 // rank of each host adds the host's measured speeds to its verdict: the others, at rest in the
 // second exchange, do not disturb what it may have to measure, and all ranks get the same figures.
+#include <unistd.h>
+
 #include <algorithm>
 #include <map>
 
@@ -59,6 +61,8 @@ struct Card {
   std::vector<std::string> settings;
   uint64_t host_id = 0;
   uint64_t process = 0;
+  uint64_t pid = 0;
+  std::string door;  // where its roll call listens
   topology::Place place;
   std::string facts;  // of the host, from its lowest rank
   std::vector<Medium> media;
@@ -68,7 +72,7 @@ std::string encode(const Card& card) {
   Packer packer;
   packer.add(card.failure).add(uint64_t{card.settings.size()});
   for (const std::string& setting : card.settings) packer.add(setting);
-  packer.add(card.host_id).add(card.process).add(card.place.cpus);
+  packer.add(card.host_id).add(card.process).add(card.pid).add(card.door).add(card.place.cpus);
   packer.add(static_cast<uint64_t>(card.place.cache + 1)).add(card.facts).add(card.media.size());
   for (const Medium& medium : card.media) packer.add(medium.name).add(medium.address);
   return std::move(packer).take();
@@ -82,9 +86,10 @@ bool decode(const std::string& bytes, Card* card) {
   card->settings.resize(rows);
   for (std::string& setting : card->settings)
     if (!unpacker.get(&setting)) return false;
-  if (!unpacker.get(&card->host_id) || !unpacker.get(&card->process) ||
-      !unpacker.get(&card->place.cpus) || !unpacker.get(&cache) || cache > topology::kCpuMax + 1 ||
-      !unpacker.get(&card->facts) || !unpacker.get(&rows) || rows > kRowsMax)
+  if (!unpacker.get(&card->host_id) || !unpacker.get(&card->process) || !unpacker.get(&card->pid) ||
+      !unpacker.get(&card->door) || !unpacker.get(&card->place.cpus) || !unpacker.get(&cache) ||
+      cache > topology::kCpuMax + 1 || !unpacker.get(&card->facts) || !unpacker.get(&rows) ||
+      rows > kRowsMax)
     return false;
   card->place.cache = static_cast<int>(cache) - 1;
   card->media.resize(rows);
@@ -280,6 +285,10 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   mine.settings = agreed_settings(settings, config);
   mine.host_id = context.host_id;
   mine.process = context.process;
+  mine.pid = static_cast<uint64_t>(::getpid());
+  RAILCCL_TRY(auto door, Meeting::open_listener(settings));
+  parts.door = std::move(door.first);
+  mine.door = std::move(door.second);
   mine.place = topology::own_place();
   if (meeting->first_of_host() && settings.topo_file.empty()) {
     auto facts = facts_text(settings);
@@ -360,6 +369,11 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
     of_hosts[static_cast<size_t>(host)] = *theirs;
   }
   parts.topology = parts.topology.with_speeds(of_hosts);
+  for (size_t r = 0; r < cards.size(); r++) {
+    parts.doors.push_back(cards[r].door);
+    parts.who.push_back(fmt::format(
+        "rank {} ({}, pid {})", r, parts.topology.host_of(static_cast<int>(r)).name, cards[r].pid));
+  }
   RAILCCL_TRY(Chooser chooser,
               Chooser::make(settings, config.min_channels, config.max_channels, sharing));
   parts.chooser = std::make_unique<Chooser>(std::move(chooser));

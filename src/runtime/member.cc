@@ -10,6 +10,7 @@
 #include "runtime/pack.h"
 #include "runtime/path_text.h"
 #include "runtime/prove.h"
+#include "runtime/verdict.h"
 
 namespace railccl::runtime {
 
@@ -18,14 +19,26 @@ namespace railccl::runtime {
 struct Member::Alarm {
   std::mutex mutex;
   Wires* wires = nullptr;
+  std::shared_ptr<Control> control;
+  std::shared_ptr<RollCall> roll_call;
 
-  void set(Wires* to) {
+  void set(const Parts& parts, const std::shared_ptr<RollCall>& call) {
     std::lock_guard lock(mutex);
-    wires = to;
+    wires = parts.wires.get();
+    control = parts.control;
+    roll_call = call;
+  }
+  void clear() {
+    std::lock_guard lock(mutex);
+    wires = nullptr;
+    control.reset();
+    roll_call.reset();
   }
   void ring() {
     std::lock_guard lock(mutex);
-    if (wires != nullptr) wires->wake();
+    if (wires == nullptr) return;
+    wires->wake();
+    if (roll_call != nullptr && calls_the_roll(control->verdict().code())) roll_call->begin();
   }
 };
 
@@ -99,7 +112,8 @@ Member::~Member() {
   // A failure has been logged by fail().
   if (phase_.load(std::memory_order_acquire) == Phase::ready && !failed_)
     (void)finalize_now(turns_.take());
-  alarm_->set(nullptr);
+  alarm_->clear();
+  if (roll_call_ != nullptr) roll_call_->stop();
   if (caretaker_ != nullptr) caretaker_->leave();
   if (parts_.control != nullptr) parts_.control->leave();
 }
@@ -130,7 +144,6 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
   {
     std::lock_guard lock(life_);
     parts_ = std::move(made).value();
-    alarm_->set(parts_.wires.get());
     topology_ = std::make_shared<const topology::Topology>(std::move(parts_.topology));
     const topology::Topology& topology = *topology_;
     const topology::Host& host = topology.host_of(rank());
@@ -143,6 +156,7 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     weigh_ = std::make_unique<Weigh>(topology);
     one_sided_ = std::make_unique<OneSided>(*this, config_.contexts, config_.signals);
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
+    if (size() > 1) RAILCCL_CHECK(open_roll_call());
     if (topology_->used_hosts().size() > 1) {
       RAILCCL_TRY(caretaker_, Caretaker::hire(turns_, *parts_.wires));
     }
@@ -155,6 +169,9 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     parts_.wires->abort(trouble());
     return trouble();
   }
+  // What failed before this rank listened to it.
+  alarm_->set(parts_, roll_call_);
+  if (parts_.control->failed()) alarm_->ring();
   const Traffic traffic = parts_.control->traffic();
   log::info("{}: joined in {:.3f} s by {} messages sent and {} received", title(), joining_s_,
             traffic.sent, traffic.received);
@@ -227,9 +244,10 @@ Call without_ignored(Call call) {
 }  // namespace
 
 Status Member::start(const Call& call, Stream* stream) {
-  Status status = usable();
+  Status status = settle(usable());
   if (status.is_ok()) status = check(call);
   if (!status.is_ok()) {
+    if (status.scope() == Scope::communicator) note_refused(without_ignored(call), stream);
     refuse(status);
     return status;
   }
@@ -251,8 +269,9 @@ Status Member::prepare(const Call& call) {
 }
 
 Status Member::start_prepared(const Call& call, Stream* stream) {
-  const Status status = usable();
+  const Status status = settle(usable());
   if (!status.is_ok()) {
+    if (status.scope() == Scope::communicator) note_refused(without_ignored(call), stream);
     refuse(status);
     return status;
   }
@@ -284,7 +303,8 @@ Status Member::begin(const Call& call, Stream* stream) {
 /// A collective whose turn it is. Small ones that have been planned before mostly end here, without
 /// the machinery that larger ones, failures and long waits need; the rest goes on as a Share.
 Status Member::run_small(const Call& call, uint64_t ticket) {
-  ReadyPlan* plan = troubled() || may_be_open(call.request) ? nullptr : plans_.find(call.request);
+  const bool simple = !troubled() && !protected_ && !may_be_open(call.request);
+  ReadyPlan* plan = simple ? plans_.find(call.request) : nullptr;
   if (plan == nullptr || !plan->execution->may_be_strip()) {
     Share share(*this, std::span<const Call>(&call, 1), ticket);
     return run(std::span<Share>(&share, 1));
@@ -306,6 +326,7 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
         wires().ring();
         control().note_done(sequence);
         note_choice(*plan);
+        count_success();
         turns_.leave(ticket);
         return ok();
       }
@@ -502,20 +523,27 @@ void Member::fail(const Status& why) {
     failure_ = wide;
     failed_.store(true, std::memory_order_release);
   }
-  if (wide.code() == Code::aborted) {
-    log::info("{}: {}", title(), wide.text());
-  } else {
-    log::warn("{}: {}", title(), wide.text());
-  }
+  give_in(wide);
+}
+
+/// Ends what runs, after failure_ is set.
+void Member::give_in(const Status& why) {
   cancel_.store(true, std::memory_order_release);
   std::lock_guard lock(life_);
+  // Where a verdict follows, that is what people want to read.
+  if (why.code() == Code::aborted || (roll_call_ != nullptr && calls_the_roll(why.code()))) {
+    log::info("{}: {}", title(), why.text());
+  } else {
+    log::warn("{}: {}", title(), why.text());
+  }
   Phase phase = phase_.load(std::memory_order_acquire);
   if (phase == Phase::joining) phase_.store(Phase::failed, std::memory_order_release);
-  if (parts_.control != nullptr) parts_.control->fail(wide);
+  if (parts_.control != nullptr) parts_.control->fail(why);
   if (parts_.wires != nullptr) {
-    parts_.wires->abort(wide);
+    parts_.wires->abort(why);
     parts_.wires->wake();
   }
+  if (roll_call_ != nullptr && calls_the_roll(why.code())) roll_call_->begin();
 }
 
 void Member::abort(const std::string& why) {
@@ -566,6 +594,7 @@ Status Member::finalize_now(uint64_t ticket) {
       parts_.wires->settle(kFarewellNs);
       phase_.store(Phase::finalized, std::memory_order_release);
       parts_.control->leave();
+      if (roll_call_ != nullptr) roll_call_->stop();
     }
   }
   if (!status.is_ok()) fail(status);

@@ -16,6 +16,8 @@
 #include "runtime/open_buffers.h"
 #include "runtime/patience.h"
 #include "runtime/plan_cache.h"
+#include "runtime/replay.h"
+#include "runtime/roll_call.h"
 #include "runtime/turnstile.h"
 #include "runtime/weigh.h"
 #include "runtime/wires.h"
@@ -29,6 +31,9 @@ struct Parts {
   std::shared_ptr<Control> control;
   std::unique_ptr<Chooser> chooser;
   uint64_t job = 0;
+  UniqueFd door;                   // where this rank's roll call (roll_call.h) listens
+  std::vector<std::string> doors;  // and everyone's
+  std::vector<std::string> who;    // "rank 3 (host, pid 12)"
 };
 
 class Member final : public Communicator {
@@ -48,7 +53,10 @@ class Member final : public Communicator {
   Status start_prepared(const Call& call, Stream* stream) override;
   Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) override;
   Result<std::shared_ptr<Communicator>> shrink(const std::vector<int>& survivors,
-                                               const Config& config) override;
+                                               const Config& config, bool abort) override;
+  Result<Recovery> recover(const Config& config, bool finish_calls) override;
+  Status protect(uint64_t save_bytes_max) override;
+  std::vector<int> lost() const override;
   Result<std::shared_ptr<Communicator>> grow(const UniqueId* id, int ranks,
                                              const Config& config) override;
   Result<std::shared_ptr<Window>> register_window(void* buffer, uint64_t bytes,
@@ -76,7 +84,11 @@ class Member final : public Communicator {
   Wires& wires() { return *parts_.wires; }
   Control& control() { return *parts_.control; }
   const Settings& settings() const { return settings_; }
-  uint64_t next_sequence() { return sequence_++; }
+  uint64_t next_sequence() {
+    const uint64_t sequence = sequence_.load(std::memory_order_relaxed);
+    sequence_.store(sequence + 1, std::memory_order_relaxed);  // one thread at a time
+    return sequence;
+  }
   /// `open`: for buffers that the ranks have found open to all.
   Result<ReadyPlan*> plan_for(const plan::Request& request, bool open);
   /// Is it worth to find that out? The same on all ranks.
@@ -102,6 +114,23 @@ class Member final : public Communicator {
   void note_choice(const ReadyPlan& plan);
   Patience& patience() { return patience_; }
 
+  // For recovery (recover.cc), by the thread whose turn it is.
+  /// A caller will have success from the collective that is over.
+  void count_success() {
+    collectives_.store(collectives_.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    complete_.store(false, std::memory_order_relaxed);
+  }
+  bool is_protected() const { return protected_; }
+  /// Before a collective of a protected communicator.
+  void save_input(const Call& call);
+  /// The collective is over here; what is started is the commit, whose end is its success.
+  Result<ReadyPlan*> begin_commit(uint64_t sequence);
+  /// A collective failed with the communicator. `begun`: it may have written.
+  void note_interrupted(const Call& call, uint64_t order, bool begun);
+  /// The same of a call that was refused: comes after all that have tickets. In a group it is noted
+  /// at the group's end.
+  void note_refused(const Call& call, Stream* stream);
+
   /// Has this rank failed or been aborted? One load.
   bool failed_here() const { return failed_.load(std::memory_order_acquire); }  // partner: fail()
   /// Has anything made this communicator useless? Two loads while all is well.
@@ -113,6 +142,12 @@ class Member final : public Communicator {
   Status trouble();
   /// Makes the communicator useless, here and by and by everywhere.
   void fail(const Status& why);
+  /// The operation that fails just now, for the verdict: as all ranks describe it (empty: only this
+  /// rank and its peer know of it), and where this rank stands in it.
+  void describe(uint64_t sequence, const std::string& call, const std::string& where);
+  /// What to say of a failure: where all ranks look for a verdict together, that, as soon as it is
+  /// known; bounded.
+  Status settle(const Status& why);
 
   /// Work that start() or group_end() put off: counted until done, for in_progress().
   Stream& background();
@@ -124,6 +159,11 @@ class Member final : public Communicator {
   enum class Phase : uint8_t { joining, ready, suspended, finalized, failed };
 
   Status enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known);
+  Status open_roll_call();
+  std::optional<std::string> account(bool last);
+  void hear(const RollResult& roll);
+  void replace_failure(const Status& verdict);
+  void give_in(const Status& why);
   Status check(const Call& call) const;
   Status begin(const Call& call, Stream* stream);
   Status run_small(const Call& call, uint64_t ticket);
@@ -133,6 +173,16 @@ class Member final : public Communicator {
                const std::function<Status()>& work);
   Status in_order_of(Stream* stream, const std::function<Status()>& work);
   Status split_now(int color, int key, Member& child);
+  Result<std::shared_ptr<Communicator>> shrink_failed(const std::vector<int>& survivors,
+                                                      const Config& config);
+  struct Regrouped;
+  Result<Regrouped> regroup(const std::string& wish, const std::vector<int>* only,
+                            const Config& config, std::shared_ptr<Member>* child);
+  Status found_among(const std::vector<int>& old_ranks, const std::vector<std::string>& addresses,
+                     UniqueFd listener, uint64_t round, Member& child);
+  std::string own_tally();
+  Status finish(const std::map<int, Tally>& tallies, Recovery* recovery);
+  void note_lost(int rank);
   Result<ReadyPlan*> weighing_due(const plan::Request& request);
 
   std::atomic<int> rank_;
@@ -147,6 +197,13 @@ class Member final : public Communicator {
   mutable std::mutex failure_mutex_;
   std::atomic<bool> failed_{false};
   Status failure_;
+  // The operation in which this rank was when it failed; see describe().
+  struct Standing {
+    uint64_t sequence = 0;
+    std::string call;
+    std::string where;
+  };
+  std::optional<Standing> standing_;
 
   // Guards the pointers in parts_ while they are set, topology_ and background_. The thread whose
   // turn it is may read topology_, which nobody else sets, without it.
@@ -156,11 +213,36 @@ class Member final : public Communicator {
   struct Alarm;  // how the control thread wakes sleepers, safely also during destruction
   std::shared_ptr<Alarm> alarm_;
   std::shared_ptr<Caretaker> caretaker_;  // null: there is nothing to look after
+  std::shared_ptr<RollCall> roll_call_;   // null: there is nobody else
   std::unique_ptr<Stream> background_;
   std::atomic<int> pending_{0};
 
+  // Recovery. An interrupted call, and the input that it would have overwritten.
+  struct Kept {
+    uint64_t order = 0;
+    Call call;
+    bool intact = false;
+    std::vector<std::byte> saved;
+  };
+  std::atomic<uint64_t> collectives_{0};  // that callers have had success from
+  std::atomic<bool> complete_{false};     // the next one is complete here
+  bool protected_ = false;
+  uint64_t save_bytes_max_ = 0;
+  std::vector<std::byte> saved_;  // the input of the collective that runs
+  bool has_saved_ = false;
+  uint8_t commit_in_ = 1, commit_out_ = 0;
+  std::mutex interrupted_mutex_;
+  std::vector<Kept> interrupted_;
+  bool forgotten_ = false;   // some calls are not in interrupted_
+  uint64_t next_round_ = 1;  // of the roll call
+  mutable std::mutex lost_mutex_;
+  std::set<int> lost_;
+  std::set<int> founders_;  // of the communicator that is being made
+  std::weak_ptr<Member> founding_;
+  static constexpr size_t kInterruptedMax = 1024;
+
   Turnstile turns_;
-  uint64_t sequence_ = 0;
+  std::atomic<uint64_t> sequence_{0};
   uint64_t splits_ = 0;
   PlanCache plans_{kPlansMax};
   PlanCache open_plans_{kPlansMax};
@@ -170,6 +252,8 @@ class Member final : public Communicator {
   std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
   Patience patience_{false};
   static constexpr size_t kPlansMax = 128;
+  static constexpr int64_t kVerdictMsMax = 5000;
+  static constexpr char kCalled[] = "another rank has found a failure";
   static constexpr int kRingAfter = 8;  // fruitless looks
 
   // The last choice, piecewise: written after each operation, read by anyone.

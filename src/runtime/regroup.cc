@@ -1,8 +1,9 @@
 // Regroup: communicators made out of others whose ranks meet anew, by an id.
 //
-// Shrink. The ranks that leave need not take part, so nothing that is collective among the old
-// ranks may be used. The first of those that stay makes the id, and sends it to the others that
-// stay, as ordinary messages of the old communicator.
+// Shrink, of a sound communicator (recover.cc has the other kind). The ranks that leave need not
+// take part, so nothing that is collective among the old ranks may be used. The first of those that
+// stay makes the id, and sends it to the others that stay, as ordinary messages of the old
+// communicator.
 //
 // Grow. The newcomers have the id from their caller, but of the old ranks just one has it, and the
 // others do not know which. The old communicator's control plane tells them.
@@ -30,11 +31,12 @@ Call transfer_of(UniqueId* id, Call::Kind kind, int peer) {
 }  // namespace
 
 Result<std::shared_ptr<Communicator>> Member::shrink(const std::vector<int>& survivors,
-                                                     const Config& config) {
-  RAILCCL_CHECK(usable());
+                                                     const Config& config, bool abort) {
   const auto me = std::find(survivors.begin(), survivors.end(), rank());
   if (me == survivors.end())
     return Status(Code::invalid_usage, "{} is not among those that stay", title());
+  if (abort || failed_here()) return shrink_failed(survivors, config);
+  RAILCCL_CHECK(usable());
   const int new_rank = static_cast<int>(me - survivors.begin());
   auto child =
       std::make_shared<Member>(new_rank, static_cast<int>(survivors.size()), config, settings_);

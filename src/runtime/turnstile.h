@@ -22,6 +22,9 @@ class Turnstile {
     return true;
   }
 
+  /// The next ticket that will be taken.
+  uint64_t next() const { return next_.load(std::memory_order_relaxed); }
+
   /// Have all earlier tickets left?
   bool reached(uint64_t ticket) const {
     return serving_.load(std::memory_order_acquire) == ticket;  // partner: leave()

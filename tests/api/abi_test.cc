@@ -142,6 +142,7 @@ const char* const kOwnNames[] = {
     "railcclCommLastChoice", "railcclGetSettings",   "railcclCheckEnvironment",
     "railcclRequestCreate",  "railcclRequestStart",  "railcclRequestDestroy",
     "railcclCommMeeting",    "railcclCommPaths",     "railcclCommProve",
+    "railcclCommProtect",    "railcclCommRecover",   "railcclCommLost",
 };
 
 std::string output_of(const std::string& command) {

@@ -446,6 +446,27 @@ TEST(BadInput, SplitAndShrink) {
   FAILS(ncclCommRevoke(ranks.comm(0), 1), ncclInvalidArgument, "revokeFlags");
 }
 
+TEST(BadInput, Recovery) {
+  Ranks ranks(1);
+  ncclComm_t comm = ranks.comm(0), none = nullptr;
+  railcclRecovery_t recovery = RAILCCL_RECOVERY_INITIALIZER, garbage = {};
+  FAILS(railcclCommRecover(nullptr, 0, &recovery), ncclInvalidArgument, "comm is null");
+  FAILS(railcclCommRecover(&none, 0, &recovery), ncclInvalidArgument, "the communicator is null");
+  FAILS(railcclCommRecover(&comm, 4, &recovery), ncclInvalidArgument, "flags is 0x4");
+  FAILS(railcclCommRecover(&comm, 0, &garbage), ncclInvalidArgument, "initializer");
+  FAILS(railcclCommRecover(&comm, 0, &recovery), ncclInvalidUsage, "nobody to recover with");
+  EXPECT_EQ(comm, ranks.comm(0)) << "untouched";
+  OK(ncclGroupStart());
+  FAILS(railcclCommRecover(&comm, 0, &recovery), ncclInvalidUsage, "group");
+  OK(ncclGroupEnd());
+  int lost = 0, count = -1;
+  FAILS(railcclCommLost(comm, &lost, -1, &count), ncclInvalidArgument, "size is -1");
+  FAILS(railcclCommLost(comm, nullptr, 1, &count), ncclInvalidArgument, "ranks is null");
+  FAILS(railcclCommLost(comm, &lost, 1, nullptr), ncclInvalidArgument, "count is null");
+  OK(railcclCommLost(comm, nullptr, 0, &count));
+  EXPECT_EQ(count, 0);
+}
+
 TEST(BadInput, MemoryGivenBackWrongly) {
   Ranks ranks(1);
   FAILS(ncclMemFree(in), ncclInvalidArgument, "does not come from ncclMemAlloc");

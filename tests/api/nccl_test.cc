@@ -323,6 +323,38 @@ TEST(Nccl, RevokeKeepsTheHandle) {
             ncclRemoteError);
 }
 
+TEST(Nccl, RevokedRanksShrinkOrRecover) {
+  for (const bool shrink : {true, false}) {
+    Ranks ranks(3);
+    ranks.each([&](int rank, ncclComm_t comm) {
+      if (rank == 1) OK(ncclCommRevoke(comm, NCCL_REVOKE_DEFAULT));
+      if (shrink) {
+        int excluded = 0;
+        if (rank == 0) return;  // has not to take part
+        ncclComm_t rest = nullptr;
+        OK(ncclCommShrink(comm, &excluded, 1, &rest, nullptr, NCCL_SHRINK_ABORT));
+        int count = 0, value = 1;
+        OK(ncclCommCount(rest, &count));
+        EXPECT_EQ(count, 2);
+        OK(ncclAllReduce(&value, &value, 1, ncclInt, ncclSum, rest, nullptr));
+        EXPECT_EQ(value, 2);
+        OK(ncclCommDestroy(rest));
+        return;
+      }
+      railcclRecovery_t recovery = RAILCCL_RECOVERY_INITIALIZER;
+      ncclComm_t mine = ranks.take(rank);
+      OK(railcclCommRecover(&mine, RAILCCL_RECOVER_CALLS, &recovery));
+      EXPECT_EQ(recovery.ranks, 3);
+      EXPECT_EQ(recovery.rank, rank);
+      EXPECT_EQ(recovery.calls, railcclCallsNone);
+      int value = 1;
+      OK(ncclAllReduce(&value, &value, 1, ncclInt, ncclSum, mine, nullptr));
+      EXPECT_EQ(value, 3);
+      OK(ncclCommDestroy(mine));
+    });
+  }
+}
+
 TEST(Nccl, RegistrationsAndMemory) {
   Ranks ranks(1);
   void *memory = nullptr, *handle = nullptr;

@@ -52,6 +52,7 @@ class Momentum {
  public:
   Momentum(size_t parameters, float momentum) : momentum_(momentum), velocity_(parameters) {}
   void step(std::vector<float>& parameters, const std::vector<float>& gradients, float rate);
+  std::vector<float>& velocity() { return velocity_; }
 
  private:
   float momentum_;

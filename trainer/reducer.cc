@@ -47,6 +47,14 @@ bool Reducer::wait() {
   return error_.empty();
 }
 
+void Reducer::restart(ncclComm_t comm) {
+  // Calls on a communicator that has failed end by themselves, and that they failed is known.
+  if (stream_ != nullptr) static_cast<void>(railcclStreamSynchronize(stream_));
+  comm_ = comm;
+  error_.clear();
+  begin_ = end_ = network_.offset(network_.layers());
+}
+
 void Reducer::check(ncclResult_t result, const char* call) {
   if (result != ncclSuccess && error_.empty()) error_ = describe(result, comm_, call);
 }

@@ -28,8 +28,12 @@ class Reducer {
 
   /// The gradients of `layer` are final; those of all layers after it must be already.
   void layer_done(size_t layer);
-  /// Waits until all gradients of this batch are sums over ranks. False after a failure, for good.
+  /// Waits until all gradients of this batch are sums over ranks. False after a failure, until
+  /// restart().
   bool wait();
+  /// Goes on with another communicator, from the next batch. What the old one was still doing has
+  /// ended on return.
+  void restart(ncclComm_t comm);
   const std::string& error() const { return error_; }
   /// Seconds spent in wait() so far: the communication that computation did not hide.
   double exposed_seconds() const { return exposed_seconds_; }

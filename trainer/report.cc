@@ -62,4 +62,19 @@ void Report::epoch(const EpochResult& result, int ranks) {
   std::fflush(stdout);
 }
 
+void Report::recovered(size_t step, int ranks_before, int ranks, double seconds) {
+  clear_bar();
+  if (json_) {
+    const nlohmann::ordered_json line = {{"recovered_at_step", step},
+                                         {"ranks_before", ranks_before},
+                                         {"ranks", ranks},
+                                         {"seconds", seconds}};
+    std::printf("%s\n", line.dump().c_str());
+    std::fflush(stdout);
+  } else {
+    std::fprintf(stderr, "railccl-train: %d of %d ranks go on with step %zu after %.0f ms\n", ranks,
+                 ranks_before, step + 1, seconds * 1e3);
+  }
+}
+
 }  // namespace railccl::train

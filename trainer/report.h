@@ -16,7 +16,7 @@ struct EpochResult {
   double exposed_comm_seconds = 0;  // of the rank that waited longest
 };
 
-/// Prints to stdout: a table for people, or one JSON object per line. Only rank 0 makes one. On a
+/// Prints to stdout: a table for people, or one JSON object per line. Only rank 0 prints. On a
 /// terminal a bar on stderr shows how far the epoch is; elsewhere nothing moves.
 class Report {
  public:
@@ -25,6 +25,8 @@ class Report {
   void introduce(const std::string& text) const;
   void progress(int epoch, size_t done, size_t total);
   void epoch(const EpochResult& result, int ranks);
+  /// Ranks were lost, and `ranks` are left; in JSON a line of its own.
+  void recovered(size_t step, int ranks_before, int ranks, double seconds);
 
  private:
   void clear_bar();

@@ -5,6 +5,10 @@
 // of the whole batch: their sum over ranks is the gradient of the batch's mean loss, however uneven
 // (or empty) the pieces. So the number of ranks changes the order of additions only, and the loss
 // curves of 1, 2 and 4 ranks agree to the rounding of float32, which training amplifies slowly.
+//
+// The same makes it survive ranks that die: those that are left cut the batch anew among themselves
+// and take the step again, so that every sample has its part in it exactly once, as before. Where
+// some had finished the step already, the others get weights and momentum from one of them instead.
 #pragma once
 
 #include <cstddef>

@@ -12,7 +12,9 @@ int main(int argc, char** argv) {
   CLI::App app(
       "Trains a small convolutional network on Fashion-MNIST, or data in the same format, with\n"
       "gradients summed over ranks by railccl while back-propagation continues. Start it with\n"
-      "--ranks N, under mpirun or srun, or with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT set.",
+      "--ranks N, under mpirun or srun, or with RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT "
+      "set.\n"
+      "When ranks die, those that are left finish the step and train on.",
       "railccl-train");
   app.set_version_flag("--version", "railccl-train " RAILCCL_VERSION);
   app.add_option("--data", options.data, "Folder with the four IDX files, plain or .gz")
@@ -54,5 +56,8 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "railccl-train: %s\n", error.c_str());
     return 2;
   }
-  return launch::run(ranks, [&](launch::Job& job) { return train::train(options, *dataset, job); });
+  // Ranks that die do not end the training of those that are left.
+  return launch::run(
+      ranks, [&](launch::Job& job) { return train::train(options, *dataset, job); },
+      launch::kNoGrace);
 }

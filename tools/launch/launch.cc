@@ -202,7 +202,8 @@ int wait_for(const std::vector<pid_t>& children, int grace_s) {
   int worst = 0;
   size_t left = children.size();
   timespec died{};
-  bool dying = false;
+  bool dying = false, well = false;
+  int signalled = 0;
   while (left > 0) {
     int status = 0;
     const pid_t child = waitpid(-1, &status, dying ? WNOHANG : 0);
@@ -218,16 +219,24 @@ int wait_for(const std::vector<pid_t>& children, int grace_s) {
       continue;
     }
     left--;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) continue;
-    if (worst == 0) worst = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+      well = true;
+      continue;
+    }
     if (WIFSIGNALED(status) && !dying) {
       std::fprintf(stderr, "process %d died from signal %d\n", static_cast<int>(child),
                    WTERMSIG(status));
     }
+    if (WIFSIGNALED(status) && grace_s == kNoGrace) {
+      signalled = 128 + WTERMSIG(status);
+      continue;
+    }
+    if (worst == 0) worst = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    if (grace_s == kNoGrace) continue;
     if (!dying) clock_gettime(CLOCK_MONOTONIC, &died);
     dying = true;
   }
-  return worst;
+  return worst != 0 || well ? worst : signalled;
 }
 
 int run_forked(int ranks, const std::function<int(Job&)>& body, int grace_s) {

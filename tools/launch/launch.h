@@ -38,7 +38,10 @@ class Job {
 
 /// Runs body in every process of the job and returns the exit code for main(): the body's, or for a
 /// forking parent the first failure among its children. Call before any thread exists. When a child
-/// dies from a signal, the others get `grace_s` seconds to notice and are then killed.
+/// dies from a signal, the others get `grace_s` seconds to notice and are then killed; or, with
+/// `grace_s` kNoGrace, go on as long as they like: then the code is 0 when one of them ends well
+/// and none badly.
+inline constexpr int kNoGrace = -1;
 int run(int ranks, const std::function<int(Job&)>& body, int grace_s = 30);
 
 /// First host of a Slurm node list: "gpu[03-04,9],login1" -> "gpu03". Empty when malformed.

@@ -22,7 +22,7 @@ Status Member::open_roll_call() {
   hooks.excluded = [this](const std::string& why) {
     replace_failure(Status(Code::remote, Scope::communicator, "{}: {}", title(), why));
   };
-  hooks.lost = [this](int rank) { note_lost(rank); };
+  hooks.lost = [this](int rank, Gone how) { note_lost(rank, how); };
   RAILCCL_TRY(roll_call_, RollCall::open(std::move(place), std::move(hooks)));
   return ok();
 }

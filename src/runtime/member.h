@@ -182,7 +182,7 @@ class Member final : public Communicator {
                      UniqueFd listener, uint64_t round, Member& child);
   std::string own_tally();
   Status finish(const std::map<int, Tally>& tallies, Recovery* recovery);
-  void note_lost(int rank);
+  void note_lost(int rank, Gone how);
   Result<ReadyPlan*> weighing_due(const plan::Request& request);
 
   std::atomic<int> rank_;

@@ -133,12 +133,13 @@ std::vector<int> Member::lost() const {
 }
 
 /// Whoever is making a communicator with it must not wait for it.
-void Member::note_lost(int rank) {
+void Member::note_lost(int rank, Gone how) {
   std::shared_ptr<Member> child;
   {
     std::lock_guard lock(lost_mutex_);
     lost_.insert(rank);
-    if (founders_.contains(rank)) child = founding_.lock();
+    // One that has left has been quicker: it has the new communicator, and no need of the old one.
+    if (how != Gone::left && founders_.contains(rank)) child = founding_.lock();
   }
   if (child != nullptr)
     child->fail(Status(Code::remote, Scope::communicator,
@@ -273,7 +274,8 @@ Result<Recovery> Member::recover(const Config& config, bool finish_calls) {
   Recovery recovery;
   recovery.old_ranks = regrouped.old_ranks;
   recovery.communicator = child;
-  // Nobody has called anything there yet. It may have failed again already: what is called will say.
+  // Nobody has called anything there yet. It may have failed again already: what is called will
+  // say.
   child->protected_ = protected_;
   child->save_bytes_max_ = save_bytes_max_;
   if (finish_calls) RAILCCL_CHECK(finish(regrouped.tallies, &recovery));

@@ -1,6 +1,8 @@
 // Lines, silence and rounds of a roll call; see roll_call.h.
 #include "runtime/roll_call.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -31,6 +33,12 @@ constexpr int64_t kVerdictRoundNs = 5'000'000'000;
 std::string framed(const std::string& body) {
   const uint64_t size = body.size();
   return std::string(reinterpret_cast<const char*>(&size), kLengthBytes) + body;
+}
+
+/// Messages are small, and each is waited for.
+void without_delay(const UniqueFd& socket) {
+  const int on = 1;
+  (void)::setsockopt(socket.get(), IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
 }
 
 }  // namespace
@@ -196,6 +204,7 @@ int RollCall::wait_ms() const {
   std::lock_guard lock(mutex_);
   const bool account_due = !accounted_ && (begun_ || roll_.wanted(0));
   if (account_due) return 1;
+  if (lines_.empty() && deadlines_.empty()) return -1;  // the bell or the listener will tell
   return static_cast<int>(std::clamp<int64_t>(place_.silent_ms / 8, 1, 100));
 }
 
@@ -226,9 +235,10 @@ void RollCall::take_part(int64_t now) {
       at = now + silent_ns;  // for the next one, or for those that this one leads now
     }
   }
-  std::vector<int> lost;
+  std::vector<std::pair<int, Gone>> lost;
   for (int rank = 0; rank < ranks_; rank++)
-    if (roll_.gone(rank) != Gone::no && lost_.insert(rank).second) lost.push_back(rank);
+    if (roll_.gone(rank) != Gone::no && lost_.insert(rank).second)
+      lost.emplace_back(rank, roll_.gone(rank));
   const RollResult* verdict = told_ ? nullptr : roll_.result(0);
   const bool excluded = roll_.excluded() && !std::exchange(heard_of_exclusion_, roll_.excluded());
   lock.unlock();
@@ -239,7 +249,7 @@ void RollCall::take_part(int64_t now) {
         fmt::format("the other ranks have gone on without rank {}, which was silent, "
                     "or late",
                     place_.rank));
-  for (const int rank : lost) hooks_.lost(rank);
+  for (const auto& [rank, how] : lost) hooks_.lost(rank, how);
   lock.lock();
   told_ |= verdict != nullptr || excluded;
   changed_.notify_all();
@@ -298,6 +308,7 @@ void RollCall::try_next(Line& line) {
     line.socket.reset(
         ::socket(endpoint.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
     if (!line.socket) continue;
+    without_delay(line.socket);
     line.connecting = true;
     line.since_ns = now_ns();
     if (::connect(line.socket.get(), reinterpret_cast<const sockaddr*>(&endpoint.address),
@@ -314,6 +325,7 @@ void RollCall::accept_all(int64_t now) {
     UniqueFd socket(
         ::accept4(place_.listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
     if (!socket) return;
+    without_delay(socket);
     const auto strangers =
         std::count_if(lines_.begin(), lines_.end(), [](const Line& line) { return line.rank < 0; });
     if (strangers >= static_cast<int64_t>(kStrangersMax)) continue;

@@ -45,8 +45,8 @@ class RollCall final : public Reactor::Client, public std::enable_shared_from_th
     std::function<void(const RollResult&)> told;
     /// The others go on without this rank.
     std::function<void(const std::string& why)> excluded;
-    /// A rank is gone: after round 0 too, at the latest when the leader knows.
-    std::function<void(int rank)> lost;
+    /// A rank is gone: at the latest when the leader knows.
+    std::function<void(int rank, Gone how)> lost;
   };
 
   static Result<std::shared_ptr<RollCall>> open(Place place, Hooks hooks);

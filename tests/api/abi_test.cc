@@ -185,7 +185,7 @@ TEST_P(Library, HasNoSymbolVersions) {
 
 #ifdef RAILCCL_PLAIN_BUILD
 /// The highest version of `family` that the library asks of others: {2, 34} of "GLIBC_2.34".
-std::array<int, 3> highest(const std::string& library, const std::string& family) {
+[[maybe_unused]] std::array<int, 3> highest(const std::string& library, const std::string& family) {
   const std::string text = output_of("readelf --version-info " + library);
   const std::regex wanted("Name: " + family + "_([0-9]+)\\.([0-9]+)(?:\\.([0-9]+))?");
   std::array<int, 3> most{};

@@ -18,7 +18,8 @@ namespace railccl::test {
 struct Slot {
   volatile bool done = false;
   char text[4096] = {};
-  int64_t at_ns = 0;
+  char verdict[4096] = {};
+  int64_t recovery_ns = 0;  // the longest
   int64_t values[64] = {};
 };
 

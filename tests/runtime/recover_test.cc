@@ -3,33 +3,17 @@
 // end with the same result on all of them, or with all of them being told.
 #include <gmock/gmock.h>
 
-#include "mortal_ranks.h"
 #include "runtime/replay.h"
+#include "summing.h"
 
 namespace railccl::test {
 namespace {
 
 using runtime::CallsFate;
-using runtime::Recovery;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
 const char* const kMedia[] = {"NCCL_SHM_DISABLE=0", "NCCL_SHM_DISABLE=1"};
-
-Request int_sum(uint64_t count, Collective collective = Collective::all_reduce) {
-  Request request = sum_request(count, collective);
-  request.datatype = Datatype::int32;
-  return request;
-}
-
-Call sum_call(const int32_t* input, int32_t* output, uint64_t count) {
-  Call call;
-  call.request = int_sum(count);
-  call.request.in_place = input == output;
-  call.input = input;
-  call.output = output;
-  return call;
-}
 
 /// One small sum; its text where it fails.
 std::string try_sum(Communicator& communicator) {
@@ -164,38 +148,6 @@ TEST(Recover, ShrinkAfterADeathNeedsTheRightList) {
 }
 
 // ---- Interrupted calls --------------------------------------------------------------------------
-
-/// Sums in place, one after the other, of `count` numbers, and recovers whenever one fails. Leaves
-/// each sum in the slot; the reason in its text, where something goes wrong.
-void sum_on_and_on(CommunicatorPtr communicator, Slot& slot, int sums, size_t count) {
-  const int old_rank = communicator->rank();
-  if (const Status status = communicator->protect(1 << 20); !status.is_ok())
-    return MortalRanks::note(slot, status.text());
-  std::vector<int32_t> data(count);
-  for (int i = 0; i < sums; i++) {
-    std::fill(data.begin(), data.end(), 1 << old_rank);
-    Status status = communicator->start(sum_call(data.data(), data.data(), count), nullptr);
-    if (!status.is_ok()) {
-      const int64_t start = now_ns();
-      auto recovery = communicator->recover(communicator->config(), true);
-      slot.at_ns = std::max(slot.at_ns, now_ns() - start);
-      if (!recovery.is_ok())
-        return MortalRanks::note(
-            slot, fmt::format("{} after {}", recovery.status().text(), status.text()));
-      if (recovery->fate != CallsFate::finished || recovery->kept + recovery->repeated != 1)
-        return MortalRanks::note(slot,
-                                 fmt::format("fate {} of sum {}, {} kept, {} repeated: {}",
-                                             static_cast<int>(recovery->fate), i, recovery->kept,
-                                             recovery->repeated, recovery->why));
-      communicator = recovery->communicator;
-    }
-    for (const int32_t value : data)
-      if (value != data[0])
-        return MortalRanks::note(slot, fmt::format("sum {} holds {} and {}", i, data[0], value));
-    slot.values[i % 64] = data[0];
-  }
-  slot.values[63] = communicator->size();
-}
 
 /// `deaths` of `n` ranks are killed while they sum; the others must get the same sums.
 void kill_while_summing(uint64_t seed, int n, int deaths, const char* medium) {

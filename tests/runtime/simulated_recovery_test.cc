@@ -296,7 +296,7 @@ class Life {
 };
 
 constexpr uint64_t kFirstSeed = by_build(1, 10'001, 0);
-constexpr uint64_t kWorlds = by_build(2000, 200, 0);
+constexpr uint64_t kWorlds = by_build(500, 100, 0);
 
 TEST(SimulatedRecovery, AllThatLiveHaveTheSameResults) {
   RAILCCL_SKIP_WITHOUT_THREADS();

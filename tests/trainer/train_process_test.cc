@@ -128,7 +128,8 @@ Outcome run_and_kill(const std::string& arguments, const std::vector<size_t>& vi
 }
 
 // That every sample has its part in every epoch exactly once shows in the curve: it stays that of
-// the undisturbed run. Tolerance: as between numbers of ranks.
+// the undisturbed run. Tolerance: 1%, since sums in another order grow apart where the curve is
+// steepest, over three times as many steps as above.
 TEST(TrainProcess, KilledRanksDoNotChangeTheCurve) {
   TemporaryFolder folder;
   write_dataset(folder, 1503, 101);
@@ -145,7 +146,7 @@ TEST(TrainProcess, KilledRanksDoNotChangeTheCurve) {
     EXPECT_THAT(outcome.output, HasSubstr("recovered_at_step"));
     for (size_t i = 0; i < 5; i++) {
       const double want = expected[i]["test_loss"];
-      EXPECT_NEAR(epochs[i]["test_loss"].get<double>(), want, 0.002 * want)
+      EXPECT_NEAR(epochs[i]["test_loss"].get<double>(), want, 0.01 * want)
           << "epoch " << i + 1 << "\n"
           << outcome.output;
     }

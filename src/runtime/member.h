@@ -239,6 +239,7 @@ class Member final : public Communicator {
   std::set<int> lost_;
   std::set<int> founders_;  // of the communicator that is being made
   std::weak_ptr<Member> founding_;
+  uint64_t founding_round_ = 0;  // in which they tell whether it came about
   static constexpr size_t kInterruptedMax = 1024;
 
   Turnstile turns_;

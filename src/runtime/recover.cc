@@ -138,8 +138,9 @@ void Member::note_lost(int rank, Gone how) {
   {
     std::lock_guard lock(lost_mutex_);
     lost_.insert(rank);
-    // One that has left has been quicker: it has the new communicator, and no need of the old one.
-    if (how != Gone::left && founders_.contains(rank)) child = founding_.lock();
+    // Once all have it, a rank may be done with the old one before the others.
+    if (founders_.contains(rank) && how != Gone::left && !roll_call_->decided(founding_round_))
+      child = founding_.lock();
   }
   if (child != nullptr)
     child->fail(Status(Code::remote, Scope::communicator,
@@ -216,6 +217,7 @@ Result<Member::Regrouped> Member::regroup(const std::string& wish, const std::ve
       std::lock_guard lock(lost_mutex_);
       founders_ = {regrouped.old_ranks.begin(), regrouped.old_ranks.end()};
       founding_ = fresh;
+      founding_round_ = round + 1;
       std::set_intersection(founders_.begin(), founders_.end(), lost_.begin(), lost_.end(),
                             std::back_inserter(gone));
     }
@@ -258,6 +260,10 @@ Result<std::shared_ptr<Communicator>> Member::shrink_failed(const std::vector<in
                                                             const Config& config) {
   std::shared_ptr<Member> child;
   const std::string wish = fmt::format("shrink to {}", fmt::join(survivors, ","));
+  std::vector<int> excluded;
+  for (int r = 0; r < size(); r++)
+    if (!std::binary_search(survivors.begin(), survivors.end(), r)) excluded.push_back(r);
+  if (roll_call_ != nullptr) roll_call_->leave_out(excluded);
   RAILCCL_CHECK(regroup(wish, &survivors, config, &child).status());
   return std::shared_ptr<Communicator>(child);
 }

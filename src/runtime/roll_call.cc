@@ -132,6 +132,12 @@ Result<RollResult> RollCall::agree(uint64_t round, std::string text, int64_t tim
                 "the ranks that are left did not agree within {} ms", bound_ms);
 }
 
+void RollCall::leave_out(const std::vector<int>& ranks) {
+  std::lock_guard lock(mutex_);
+  for (const int rank : ranks) roll_.lose(rank, Gone::absent);
+  ring();
+}
+
 void RollCall::stop() {
   {
     std::lock_guard lock(mutex_);
@@ -244,6 +250,7 @@ void RollCall::take_part(int64_t now) {
   lock.unlock();
   // Results stay where they are, and only this thread makes new ones.
   if (verdict != nullptr) hooks_.told(*verdict);
+  if (excluded) say_leaving();  // nobody shall wait for what this rank will not do any more
   if (excluded)
     hooks_.excluded(
         fmt::format("the other ranks have gone on without rank {}, which was silent, "
@@ -436,11 +443,18 @@ void RollCall::look_after_lines(int64_t now) {
   }
 }
 
-void RollCall::farewell() {
+void RollCall::say_leaving() {
   RollMessage leaving;
   leaving.kind = RollMessage::Kind::leaving;
-  for (Line& line : lines_)
+  for (Line& line : lines_) {
     if (!line.connecting && line.rank >= 0 && !line.closing) line.out += framed(encode(leaving));
+    line.closing = true;
+    line.since_ns = now_ns();
+  }
+}
+
+void RollCall::farewell() {
+  say_leaving();
   const int64_t until = now_ns() + kFarewellNs;
   while (true) {
     std::vector<pollfd> entries;

@@ -59,6 +59,12 @@ class RollCall final : public Reactor::Client, public std::enable_shared_from_th
   /// Takes part in `round` (from 1); waits until it is decided. Whoever has not come after
   /// `timeout_ms` is left out.
   Result<RollResult> agree(uint64_t round, std::string text, int64_t timeout_ms);
+  bool decided(uint64_t round) const {
+    std::lock_guard lock(mutex_);
+    return roll_.result(round) != nullptr;
+  }
+  /// The caller knows that these have no part in what comes: nobody waits for them.
+  void leave_out(const std::vector<int>& ranks);
   /// Ends this rank's part; the others take it for one that has left. Idempotent.
   void stop();
 
@@ -93,6 +99,7 @@ class RollCall final : public Reactor::Client, public std::enable_shared_from_th
   void flush(Line& line);
   void ended(Line& line, Gone how);
   void look_after_lines(int64_t now);
+  void say_leaving();
   void farewell();
   int wait_ms() const;
 

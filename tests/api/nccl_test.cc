@@ -327,7 +327,9 @@ TEST(Nccl, RevokedRanksShrinkOrRecover) {
   for (const bool shrink : {true, false}) {
     Ranks ranks(3);
     ranks.each([&](int rank, ncclComm_t comm) {
-      if (rank == 1) OK(ncclCommRevoke(comm, NCCL_REVOKE_DEFAULT));
+      if (rank == 1) {
+        OK(ncclCommRevoke(comm, NCCL_REVOKE_DEFAULT));
+      }
       if (shrink) {
         int excluded = 0;
         if (rank == 0) return;  // has not to take part

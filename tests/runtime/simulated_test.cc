@@ -11,8 +11,8 @@
 #include "algorithms/algorithm.h"
 #include "runtime/chooser.h"
 #include "runtime/execute.h"
-#include "self_transport.h"
 #include "shapes.h"
+#include "transport/registry.h"
 #include "values.h"
 
 namespace railccl::test {
@@ -37,6 +37,15 @@ std::vector<int> random_shape(Random& random) {
   static const std::vector<std::vector<int>> shapes = {
       {2}, {3}, {4}, {5}, {7}, {8}, {9}, {2, 2}, {1, 2}, {3, 1, 2}, {2, 2, 2}, {4, 4}, {1, 1, 1}};
   return shapes[random.below(shapes.size())];
+}
+
+std::unique_ptr<transport::Transport> self_transport(int rank, int ranks) {
+  transport::Context context;
+  context.rank = rank;
+  context.ranks = ranks;
+  for (const transport::TransportKind* kind : transport::all())
+    if (std::string_view(kind->name) == "self") return kind->create(context).value();
+  return nullptr;
 }
 
 struct Tally {

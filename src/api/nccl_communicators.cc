@@ -62,7 +62,9 @@ ncclResult_t pncclGetVersion(int* version) {
 }
 
 const char* pncclGetErrorString(ncclResult_t result) {
-  switch (result) {
+  int code = 0;
+  std::memcpy(&code, &result, sizeof code);  // C programs may give any number
+  switch (code) {
     case ncclSuccess:
       return "no error";
     case ncclUnhandledCudaError:

@@ -74,7 +74,7 @@ TEST_P(Values, FloatResultsDoNotDependOnOrderOrRounding) {
   const auto type = static_cast<Datatype>(std::get<0>(GetParam()));
   const auto op = static_cast<Reduction>(std::get<1>(GetParam()));
   const int ranks = std::get<2>(GetParam());
-  if (!is_float(type)) GTEST_SKIP() << "integers have their own test";
+  ASSERT_TRUE(is_float(type)) << "integers have their own test";
   std::vector<std::vector<std::byte>> inputs;
   for (int r = 0; r < ranks; r++) inputs.push_back(input_tile(type, op, r, ranks));
   const std::vector<std::byte> expected = reduced_tile(type, op, ranks);
@@ -114,7 +114,8 @@ TEST_P(Values, FloatResultsDoNotDependOnOrderOrRounding) {
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Values,
-                         testing::Combine(testing::Range(0, kDatatypeCount),
+                         testing::Combine(testing::Range(static_cast<int>(Datatype::float16),
+                                                         kDatatypeCount),
                                           testing::Range(0, kReductionCount),
                                           testing::Values(1, 2, 3, 4, 7, 9, 16, 40)));
 

@@ -117,6 +117,7 @@ function(railccl_precompile kind)
     target_precompile_headers(${owner} PRIVATE ${headers})
   endif()
   foreach(target ${ARGN})
+    target_link_libraries(${target} PRIVATE fmt::fmt)  # its definitions, as the owner has them
     target_precompile_headers(${target} REUSE_FROM ${owner})
     target_compile_options(${target} PRIVATE ${level})
   endforeach()

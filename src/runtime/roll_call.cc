@@ -27,6 +27,7 @@ constexpr size_t kStrangersMax = 64;
 constexpr int64_t kStrangerNs = 5'000'000'000;
 // A rank inside an operation is woken by the failure, and says where it stood.
 constexpr int64_t kAccountNs = 100'000'000;
+constexpr int64_t kRestMs = 10;
 constexpr int64_t kFarewellNs = 500'000'000;
 constexpr int64_t kVerdictRoundNs = 5'000'000'000;
 
@@ -331,7 +332,12 @@ void RollCall::accept_all(int64_t now) {
   while (true) {
     UniqueFd socket(
         ::accept4(place_.listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-    if (!socket) return;
+    if (!socket) {
+      // Without descriptors the listener stays readable: to rest is better than to spin.
+      if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM)
+        std::this_thread::sleep_for(std::chrono::milliseconds(kRestMs));
+      return;
+    }
     without_delay(socket);
     const auto strangers =
         std::count_if(lines_.begin(), lines_.end(), [](const Line& line) { return line.rank < 0; });

@@ -80,21 +80,19 @@ endfunction()
 # optimized, the templates of CLI11 take twice as long to compile.
 function(railccl_unhurried)
   set(level -O1)
-  if(RAILCCL_PCH)
+  if(RAILCCL_SANITIZE)
     set(level -O0)
   endif()
   set_source_files_properties(${ARGN} PROPERTIES COMPILE_OPTIONS ${level})
 endfunction()
 
 # railccl_precompile(KIND TARGET...): the targets take their standard and test headers from one
-# precompiled header per KIND: programs (tests, with GoogleTest), and with RAILCCL_PCH rooms. The
-# release configuration's rooms go without, so that every file is also compiled with nothing but its
-# own includes. The tests' own code is not optimized, which takes a third to a half off the time to
-# compile it, but under the thread sanitizer, where they would run longer than that saves.
+# precompiled header per KIND: programs (tests, with GoogleTest) and rooms. That every file also
+# compiles with nothing but its own includes is shown by tests/nightly, with CMake's own switch to do
+# without (CMAKE_DISABLE_PRECOMPILE_HEADERS). The tests' own code is not optimized, which takes a
+# third to a half off the time to compile it, but under the thread sanitizer, where they would run
+# longer than that saves.
 function(railccl_precompile kind)
-  if(kind STREQUAL "rooms" AND NOT RAILCCL_PCH)
-    return()
-  endif()
   set(level "")
   if(kind STREQUAL "programs" AND NOT RAILCCL_SANITIZE STREQUAL "thread")
     set(level -O0)

@@ -98,7 +98,7 @@ void copy_to(void* const* dsts, int n_dsts, const void* src, size_t bytes,
 /// types have the same size, otherwise ranges must not overlap.
 void convert(void* dst, Datatype dst_type, const void* src, Datatype src_type, size_t count);
 
-/// Name of the instruction set in use ("AVX3", "AVX2", "SSE4", ...).
+/// Name of the instruction set in use ("AVX3", "AVX2", "SSE2", ...).
 const char* target_name();
 
 }  // namespace railccl::kernels

@@ -30,6 +30,7 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
 
 }  // namespace
 
-RAILCCL_ALGORITHM(all_gather_open){Collective::all_gather, "open", supports, cost, build, true};
+RAILCCL_ALGORITHM(all_gather_open){
+    Collective::all_gather, "open", supports, cost, build, Reach::open};
 
 }  // namespace railccl::algorithms

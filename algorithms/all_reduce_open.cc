@@ -31,6 +31,7 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
 
 }  // namespace
 
-RAILCCL_ALGORITHM(all_reduce_open){Collective::all_reduce, "open", supports, cost, build, true};
+RAILCCL_ALGORITHM(all_reduce_open){
+    Collective::all_reduce, "open", supports, cost, build, Reach::open};
 
 }  // namespace railccl::algorithms

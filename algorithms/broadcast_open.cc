@@ -29,6 +29,7 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
 
 }  // namespace
 
-RAILCCL_ALGORITHM(broadcast_open){Collective::broadcast, "open", supports, cost, build, true};
+RAILCCL_ALGORITHM(broadcast_open){
+    Collective::broadcast, "open", supports, cost, build, Reach::open};
 
 }  // namespace railccl::algorithms

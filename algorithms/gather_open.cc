@@ -32,6 +32,6 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
 
 }  // namespace
 
-RAILCCL_ALGORITHM(gather_open){Collective::gather, "open", supports, cost, build, true};
+RAILCCL_ALGORITHM(gather_open){Collective::gather, "open", supports, cost, build, Reach::open};
 
 }  // namespace railccl::algorithms

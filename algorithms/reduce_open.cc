@@ -28,6 +28,6 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
 
 }  // namespace
 
-RAILCCL_ALGORITHM(reduce_open){Collective::reduce, "open", supports, cost, build, true};
+RAILCCL_ALGORITHM(reduce_open){Collective::reduce, "open", supports, cost, build, Reach::open};
 
 }  // namespace railccl::algorithms

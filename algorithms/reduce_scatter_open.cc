@@ -28,6 +28,6 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
 }  // namespace
 
 RAILCCL_ALGORITHM(reduce_scatter_open){
-    Collective::reduce_scatter, "open", supports, cost, build, true};
+    Collective::reduce_scatter, "open", supports, cost, build, Reach::open};
 
 }  // namespace railccl::algorithms

@@ -31,6 +31,6 @@ Result<plan::Program> build(const plan::Request& request, const topology::Topolo
 
 }  // namespace
 
-RAILCCL_ALGORITHM(scatter_open){Collective::scatter, "open", supports, cost, build, true};
+RAILCCL_ALGORITHM(scatter_open){Collective::scatter, "open", supports, cost, build, Reach::open};
 
 }  // namespace railccl::algorithms

@@ -294,11 +294,11 @@ void Bench::call(const Case& what, ncclRedOp_t op, std::byte* send, std::byte* r
   must(result, name_of(options_.kind.collective), rank_, comm_);
 }
 
-railcclProof_t Bench::prove(const Case& what, ncclRedOp_t op, bool open) {
+railcclProof_t Bench::prove(const Case& what, ncclRedOp_t op, railcclReach_t reach) {
   static_assert(static_cast<int>(Collective::scatter) == railcclScatter);
   railcclProof_t proof = RAILCCL_PROOF_INITIALIZER;
   must(railcclCommProve(static_cast<railcclCollective_t>(options_.kind.collective), what.count,
-                        static_cast<ncclDataType_t>(what.type), op, what.root, what.in_place, open,
+                        static_cast<ncclDataType_t>(what.type), op, what.root, what.in_place, reach,
                         comm_, &proof),
        "railcclCommProve", rank_, comm_);
   return proof;
@@ -382,7 +382,10 @@ Row Bench::measure(const Case& what) {
   Row row;
   // The others wait in their next call.
   if (options_.prove && rank_ == 0)
-    row.proof = prove(what, op, std::strcmp(choice.algorithm, "open") == 0);
+    row.proof = prove(what, op,
+                      std::strcmp(choice.algorithm, "open") == 0      ? railcclReachOpen
+                      : std::strcmp(choice.algorithm, "fetched") == 0 ? railcclReachFetched
+                                                                      : railcclReachNone);
   if (own_op) must(ncclRedOpDestroy(op, comm_), "ncclRedOpDestroy", rank_, comm_);
 
   row.what = what;

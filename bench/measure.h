@@ -62,7 +62,7 @@ class Bench {
   void barrier();
   void call(const Case& what, ncclRedOp_t op, std::byte* send, std::byte* recv);
   std::vector<double> everyones(double mine);
-  railcclProof_t prove(const Case& what, ncclRedOp_t op, bool open);
+  railcclProof_t prove(const Case& what, ncclRedOp_t op, railcclReach_t reach);
 
   const Options& options_;
   ncclComm_t comm_;

@@ -21,6 +21,9 @@ namespace railccl::topology {
     "copying 64 KiB that another core has just written, bytes copied")                           \
   X(peer_large_bytes_per_s, "peer-large", bytes_per_s,                                           \
     "copying 1 MiB that another core has just written, bytes copied")                            \
+  X(fetch_small_bytes_per_s, "fetch-small", bytes_per_s,                                         \
+    "two cores having the system copy 64 KiB that the other has just written, bytes copied")     \
+  X(fetch_large_bytes_per_s, "fetch-large", bytes_per_s, "the same with 1 MiB")                  \
   X(message_bytes_per_s, "message", bytes_per_s,                                                 \
     "two cores sending each other 128 KiB through memory, bytes of a message")                   \
   X(cross_bytes_per_s, "cross", bytes_per_s,                                                     \

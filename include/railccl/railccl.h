@@ -180,16 +180,23 @@ typedef struct railcclProof_v1 {
     sizeof(railcclProof_t), "", 0, 0, 0, 0, 0, 0, { 0 } \
   }
 
+/* How far ranks can reach into each other's buffers, call by call. */
+typedef enum {
+  railcclReachNone = 0,    /* not at all: all data go by messages */
+  railcclReachFetched = 1, /* the system copies out of them (process_vm_readv) */
+  railcclReachOpen = 2     /* all ranks can load and store them */
+} railcclReach_t;
+
 /* Makes the plan that all ranks would follow in such a call, on the rails as the ranks see them
  * now, and runs their programs together on symbols instead of numbers. ncclSuccess means: however
  * fast each rank and message is, every element of every output gets each contribution that it must
  * have exactly once, nothing waits for ever, and no two accesses race; `proof` tells what is moved.
- * Else the text says where the plan is wrong. `open`: as for buffers that all ranks can reach.
+ * Else the text says where the plan is wrong. `reach`: of the buffers of that call.
  * Concerns this rank only; takes as long as many calls. `proof` must have been set to
  * RAILCCL_PROOF_INITIALIZER. */
 ncclResult_t railcclCommProve(railcclCollective_t collective, size_t count, ncclDataType_t datatype,
-                              ncclRedOp_t op, int root, int inPlace, int open, ncclComm_t comm,
-                              railcclProof_t* proof);
+                              ncclRedOp_t op, int root, int inPlace, railcclReach_t reach,
+                              ncclComm_t comm, railcclProof_t* proof);
 
 /* ---- Settings --------------------------------------------------------------------------- */
 

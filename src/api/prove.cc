@@ -10,20 +10,23 @@ using namespace railccl::api;
 extern "C" {
 
 ncclResult_t railcclCommProve(railcclCollective_t collective, size_t count, ncclDataType_t datatype,
-                              ncclRedOp_t op, int root, int inPlace, int open, ncclComm_t comm,
-                              railcclProof_t* proof) {
+                              ncclRedOp_t op, int root, int inPlace, railcclReach_t reach,
+                              ncclComm_t comm, railcclProof_t* proof) {
   return api::call("railcclCommProve", [&]() -> Status {
     RAILCCL_CHECK(not_null(proof, "proof"));
     if (proof->size != sizeof *proof)
       return Status(Code::invalid_argument, "proof was not set to its initializer (size {})",
                     proof->size);
+    if (reach < railcclReachNone || reach > railcclReachOpen)
+      return Status(Code::invalid_argument, "{} is no reach", static_cast<int>(reach));
     RAILCCL_TRY(const Collective kind, collective_from(collective));
     RAILCCL_TRY(Use use, Use::of(comm));
     runtime::Call call;
     RAILCCL_CHECK(call_without_buffers({kind, nullptr, nullptr, count, datatype, op, root},
                                        *use.operator->(), &call));
     call.request.in_place = inPlace != 0 && kind != Collective::all_to_all;
-    RAILCCL_TRY(const runtime::Proof proven, use.communicator().prove(call.request, open != 0));
+    RAILCCL_TRY(const runtime::Proof proven,
+                use.communicator().prove(call.request, static_cast<algorithms::Reach>(reach)));
     *proof = RAILCCL_PROOF_INITIALIZER;
     const size_t length = std::min(proven.algorithm.size(), std::size(proof->algorithm) - 1);
     std::copy_n(proven.algorithm.begin(), length, proof->algorithm);

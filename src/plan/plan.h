@@ -155,20 +155,22 @@ struct Tuning {
 /// What a plan costs the slowest rank, in the terms of the alpha-beta-gamma model; closed form
 /// from each algorithm's file. The runtime multiplies with the topology's constants.
 struct Cost {
-  double inner_rounds = 0;  // sequential messages or signals inside hosts
-  double outer_rounds = 0;  // sequential messages between hosts
-  int outer_senders = 0;    // ranks of a host that send in one of these; 0: all
-  double inner_extra = 0;   // messages and signals of the busiest rank beyond one for each round,
-  double outer_extra = 0;   // inside hosts and between them
-  double inner_bytes = 0;   // bytes through the slowest rank's in-host port, one direction
-  double shared_bytes = 0;  // bytes that the slowest rank writes where peers will load them
-  double peer_bytes = 0;    // bytes that the slowest rank loads straight from peers' memory
-  double cross_bytes = 0;   // of both, bytes that cross between domains (NUMA nodes, caches)
-  double outer_bytes = 0;   // bytes through the slowest NIC, one direction; where NICs are unequal,
-                            // as many as take it as long as the busiest one takes for its own
-  double spine_bytes = 0;   // of these, bytes that leave their rail
-  double local_bytes = 0;   // bytes read by copies and reductions on the slowest rank
-  bool staged = false;      // the program has channels for its stages (staged.h)
+  double inner_rounds = 0;   // sequential messages or signals inside hosts
+  double outer_rounds = 0;   // sequential messages between hosts
+  int outer_senders = 0;     // ranks of a host that send in one of these; 0: all
+  double inner_extra = 0;    // messages and signals of the busiest rank beyond one for each round,
+  double outer_extra = 0;    // inside hosts and between them
+  double inner_bytes = 0;    // bytes through the slowest rank's in-host port, one direction
+  double shared_bytes = 0;   // bytes that the slowest rank writes where peers will load them
+  double peer_bytes = 0;     // bytes that the slowest rank loads straight from peers' memory
+  double fetched_bytes = 0;  // bytes that the system copies out of peers' memory for that rank
+  double cross_bytes =
+      0;  // of sent and loaded ones, bytes that cross between domains (NUMA nodes, caches)
+  double outer_bytes = 0;  // bytes through the slowest NIC, one direction; where NICs are unequal,
+                           // as many as take it as long as the busiest one takes for its own
+  double spine_bytes = 0;  // of these, bytes that leave their rail
+  double local_bytes = 0;  // bytes read by copies and reductions on the slowest rank
+  bool staged = false;     // the program has channels for its stages (staged.h)
 };
 
 /// A text form for people, golden files and tools; parse(print(p)) == p for what a Builder made and

@@ -116,7 +116,7 @@ Result<bool> Share::step_collectives() {
     if (!outcome.done) return outcome.progressed;
     const Call& call = *asking_;
     asking_ = nullptr;
-    RAILCCL_CHECK(launch(call, buffers.open()));
+    RAILCCL_CHECK(launch(call, buffers.reach()));
   }
   const Outcome outcome = running_->execution->step();
   if (!outcome.status.is_ok())
@@ -171,8 +171,8 @@ Status Share::start(const Call& call) {
   sequence_ = member_.next_sequence();
   if (member_.is_protected()) member_.save_input(call);
   launched_ = true;
-  if (!member_.may_be_open(call.request) || !member_.open_buffers().worth_asking(call.request))
-    return launch(call, false);
+  if (!member_.may_reach(call.request) || !member_.open_buffers().worth_asking(call.request))
+    return launch(call, Reach::none);
   RAILCCL_CHECK(member_.open_buffers().begin(
       {.request = call.request,
        .sequence = sequence_,
@@ -180,7 +180,8 @@ Status Share::start(const Call& call) {
        .output = call.output,
        .pre =
            kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor)
-               .pre}));
+               .pre,
+       .may_fetch = member_.may_fetch(call.request.collective)}));
   asking_ = &call;
   return ok();
 }
@@ -202,9 +203,9 @@ Status Share::start_weighing(const Call& call, ReadyPlan* plan) {
   return ok();
 }
 
-/// Starts a collective: by a plan for open buffers, when the ranks have found that all are.
-Status Share::launch(const Call& call, bool open) {
-  auto plan = member_.plan_for(call.request, open);
+/// Starts a collective: by a plan for what the ranks have found they can reach of all buffers.
+Status Share::launch(const Call& call, Reach reach) {
+  auto plan = member_.plan_for(call.request, reach);
   if (!plan.is_ok()) return plan.status();
   Execution::Operation operation;
   operation.sequence = sequence_;
@@ -212,7 +213,7 @@ Status Share::launch(const Call& call, bool open) {
   operation.output = call.output;
   operation.scaling =
       kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor);
-  if (open) operation.peers = member_.open_buffers().peers();
+  if (reach != Reach::none) operation.peers = member_.open_buffers().peers();
   RAILCCL_CHECK((*plan)->execution->begin(operation));
   running_ = *plan;
   return ok();

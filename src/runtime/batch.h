@@ -59,7 +59,7 @@ class Share {
   Status start_next();
   Status start(const Call& call);
   Status start_weighing(const Call& call, ReadyPlan* plan);
-  Status launch(const Call& call, bool open);
+  Status launch(const Call& call, Reach reach);
   Status finish_collective();
   void note_interrupted();
   void end(const Status& status);

@@ -49,9 +49,9 @@ Result<Chooser> Chooser::make(const Settings& settings, int min_channels, int ma
   return chooser;
 }
 
-bool Chooser::usable(const Algorithm& algorithm, const Request& request, const Topology& topology,
-                     bool open) const {
-  if (algorithm.collective != request.collective || algorithm.open != open) return false;
+bool Chooser::usable(const Algorithm& algorithm, const Request& request,
+                     const Topology& topology) const {
+  if (algorithm.collective != request.collective) return false;
   Request variant = request;
   variant.in_place = false;
   if (!algorithm.supports(variant, topology)) return false;
@@ -59,7 +59,7 @@ bool Chooser::usable(const Algorithm& algorithm, const Request& request, const T
     variant.in_place = true;
     if (!algorithm.supports(variant, topology)) return false;
   }
-  if (load_store_ || open) return load_store_;
+  if (load_store_ || algorithm.reach != Reach::none) return load_store_;
   auto uses = uses_peer_memory(algorithm, variant, topology, Tuning());
   return uses.is_ok() && !*uses;
 }
@@ -79,17 +79,17 @@ std::vector<Tuning> Chooser::tunings(const Request& request) const {
   }
 }
 
-bool Chooser::has_open(Collective collective, const Topology& topology) const {
+bool Chooser::has(Reach reach, Collective collective, const Topology& topology) const {
   Request request;
   request.collective = collective;
   const bool silent = filter_.silent_for(collective) && !filter_.explicit_for(collective);
   return std::any_of(algorithms::all().begin(), algorithms::all().end(), [&](const auto* row) {
-    return usable(*row, request, topology, true) &&
+    return row->reach == reach && usable(*row, request, topology) &&
            (silent || filter_.allows(collective, row->name));
   });
 }
 
-Result<Chosen> Chooser::choose(const Request& call, const Topology& topology, bool open) const {
+Result<Chosen> Chooser::choose(const Request& call, const Topology& topology, Reach reach) const {
   Request request = call;
   request.in_place = false;
   const bool silent =
@@ -98,7 +98,8 @@ Result<Chosen> Chooser::choose(const Request& call, const Topology& topology, bo
   Chosen best;
   std::string usable_names;
   for (const Algorithm* algorithm : algorithms::all()) {
-    if (!usable(*algorithm, request, topology, open)) continue;
+    const bool fits = reach == Reach::open ? algorithm->reach == reach : algorithm->reach <= reach;
+    if (!fits || !usable(*algorithm, request, topology)) continue;
     usable_names += (usable_names.empty() ? "" : ", ") + std::string(algorithm->name);
     if (!silent && !filter_.allows(request.collective, algorithm->name)) continue;
     for (const Tuning& tuning : candidates) {

@@ -17,6 +17,8 @@
 
 namespace railccl::runtime {
 
+using algorithms::Reach;
+
 struct Chosen {
   const algorithms::Algorithm* algorithm = nullptr;
   plan::Tuning tuning;
@@ -29,15 +31,16 @@ class Chooser {
   static Result<Chooser> make(const Settings& settings, int min_channels, int max_channels,
                               bool load_store);
 
-  /// `open`: among the algorithms for buffers that all ranks can reach, else among the others.
+  /// Among the algorithms that need no more of peers' buffers than `reach`; for open buffers among
+  /// those made for them.
   Result<Chosen> choose(const plan::Request& request, const topology::Topology& topology,
-                        bool open = false) const;
-  /// Is there an open algorithm for that collective here?
-  bool has_open(Collective collective, const topology::Topology& topology) const;
+                        Reach reach = Reach::none) const;
+  /// Is there an algorithm with just that reach for that collective here?
+  bool has(Reach reach, Collective collective, const topology::Topology& topology) const;
 
  private:
   bool usable(const algorithms::Algorithm& algorithm, const plan::Request& request,
-              const topology::Topology& topology, bool open) const;
+              const topology::Topology& topology) const;
   std::vector<plan::Tuning> tunings(const plan::Request& request) const;
 
   AlgorithmFilter filter_;

@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "algorithms/algorithm.h"
 #include "base/settings.h"
 #include "base/status.h"
 #include "kernels/kernels.h"
@@ -203,9 +204,9 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
   /// What this rank knows of its rails and paths, as JSON (path_text.h). Any thread, also while an
   /// operation runs and after a failure.
   virtual Result<std::string> paths() const = 0;
-  /// Proves the plan that `request` would get now; `open`: for buffers that all ranks can reach.
+  /// Proves the plan that `request` would get now, with buffers that all ranks can reach so far.
   /// Fails where it is wrong. Takes as long as many operations.
-  virtual Result<Proof> prove(const plan::Request& request, bool open) const = 0;
+  virtual Result<Proof> prove(const plan::Request& request, algorithms::Reach reach) const = 0;
   /// Seconds that `request` would take by the cost model.
   virtual Result<double> predict(const plan::Request& request) const = 0;
 };

@@ -83,14 +83,12 @@ double missing_share(const Host& host, double bytes) {
   return std::clamp(bytes / size - 0.5, 0.0, 1.0);
 }
 
-/// The rate at which a peer's data comes in pieces of `bytes`: between the two that were measured
-/// by the logarithm of the size.
-double peer_rate(const Speeds& speeds, double bytes) {
+/// The rate of pieces of `bytes`, between the two that were measured by the logarithm of the size.
+double rate_of(double bytes, double small, double large) {
   constexpr double kSmall = 64 << 10, kLarge = 1 << 20;
   const double share =
       std::clamp(std::log(std::max(bytes, 1.0) / kSmall) / std::log(kLarge / kSmall), 0.0, 1.0);
-  return speeds.peer_small_bytes_per_s +
-         share * (speeds.peer_large_bytes_per_s - speeds.peer_small_bytes_per_s);
+  return small + share * (large - small);
 }
 
 /// How many messages a core has to send when all that host h and the others on its machine send at
@@ -105,7 +103,7 @@ double messages_per_core(const Topology& topology, int h, int senders) {
 /// What one host charges.
 struct Prices {
   double round_s = 0, extra_s = 0, message_byte_s = 0, shared_byte_s = 0, peer_byte_s = 0,
-         local_byte_s = 0, memory_s = 0, cross_byte_s = 0;
+         fetched_byte_s = 0, local_byte_s = 0, memory_s = 0, cross_byte_s = 0;
 
   void raise(const Prices& other) {
     round_s = std::max(round_s, other.round_s);
@@ -113,6 +111,7 @@ struct Prices {
     message_byte_s = std::max(message_byte_s, other.message_byte_s);
     shared_byte_s = std::max(shared_byte_s, other.shared_byte_s);
     peer_byte_s = std::max(peer_byte_s, other.peer_byte_s);
+    fetched_byte_s = std::max(fetched_byte_s, other.fetched_byte_s);
     local_byte_s = std::max(local_byte_s, other.local_byte_s);
     memory_s = std::max(memory_s, other.memory_s);
     cross_byte_s = std::max(cross_byte_s, other.cross_byte_s);
@@ -131,9 +130,17 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   const Speeds& speeds = host.speeds;
   if (!speeds.known()) {
     const double inner = turns / host.inner_bytes_per_s, copy = turns / host.copy_bytes_per_s;
-    // Crossing between domains is taken to cost as much again.
-    return {
-        turns * host.inner_alpha_s, turns * kExtraStepSeconds, inner, copy, inner, copy, 0, inner};
+    // Crossing between domains is taken to cost as much again, and what is fetched is copied once
+    // where a message is copied twice.
+    return {turns * host.inner_alpha_s,
+            turns * kExtraStepSeconds,
+            inner,
+            copy,
+            inner,
+            0.75 * inner,
+            copy,
+            0,
+            inner};
   }
   Prices prices;
   prices.round_s = speeds.signal_s + turns * channels * (strip ? kStripSeconds : kStepSeconds);
@@ -141,7 +148,10 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
   // Everyone else on the core has a turn before the one who waits.
   if (turns > 1) prices.round_s += turns * speeds.yield_s;
   const double copy = turns / speeds.copy_bytes_per_s;
-  prices.peer_byte_s = turns / peer_rate(speeds, piece);
+  prices.peer_byte_s =
+      turns / rate_of(piece, speeds.peer_small_bytes_per_s, speeds.peer_large_bytes_per_s);
+  prices.fetched_byte_s =
+      turns / rate_of(piece, speeds.fetch_small_bytes_per_s, speeds.fetch_large_bytes_per_s);
   // A message's bytes are written where the peer reads them, and read there. A lane has little room
   // for them, which comes around at once: its writer waits for lines that the reader still holds.
   const double message_byte = turns / speeds.message_bytes_per_s;
@@ -167,9 +177,10 @@ Prices prices_of(const plan::Request& request, const Topology& topology, int h, 
 double seconds_of(const plan::Cost& cost, const plan::Request& request, const Topology& topology,
                   const plan::Tuning& tuning) {
   const double messages = std::max(1.0, cost.inner_rounds);
-  const double piece = (cost.inner_bytes + cost.peer_bytes) / messages;
+  const double piece = (cost.inner_bytes + cost.peer_bytes + cost.fetched_bytes) / messages;
   const bool strip = piece <= static_cast<double>(transport::kLaneBytesMax) &&
-                     cost.peer_bytes == 0 && tuning.channels == 1 && !cost.staged;
+                     cost.peer_bytes + cost.fetched_bytes == 0 && tuning.channels == 1 &&
+                     !cost.staged;
   // Reduce-scatter, all-reduce and all-gather, say: each stage has a channel at least.
   const int channels = cost.staged ? std::max(3, tuning.channels) : tuning.channels;
   Prices most;
@@ -182,7 +193,8 @@ double seconds_of(const plan::Cost& cost, const plan::Request& request, const To
   return cost.inner_rounds * most.round_s + cost.inner_extra * most.extra_s +
          cost.outer_extra * tuning.channels * queue * kOuterMessageSeconds +
          cost.inner_bytes * most.message_byte_s + cost.shared_bytes * most.shared_byte_s +
-         cost.peer_bytes * most.peer_byte_s + cost.local_bytes * most.local_byte_s + most.memory_s +
+         cost.peer_bytes * most.peer_byte_s + cost.fetched_bytes * most.fetched_byte_s +
+         cost.local_bytes * most.local_byte_s + most.memory_s +
          cost.cross_bytes * most.cross_byte_s +
          cost.outer_rounds * (topology.network_alpha_s() + (queue - 1) * kOuterMessageSeconds) +
          cost.outer_bytes * (nic_byte + (queue - 1) * kOuterByteSeconds) +

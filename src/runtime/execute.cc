@@ -84,8 +84,8 @@ Status Execution::bind() {
 /// Streaming, if the ranks of this host together touch more than its caches hold and the plan does
 /// not read again what it wrote.
 kernels::Store Execution::store_of_results() const {
-  const auto read_again = [](const Slice& slice) {
-    return slice.count > 0 && slice.buffer == Buffer::output;
+  const auto read_again = [this](const Slice& slice) {
+    return slice.count > 0 && slice.buffer == Buffer::output && !elsewhere(slice);
   };
   if (std::any_of(program_.sources.begin(), program_.sources.end(), read_again))
     return kernels::Store::cached;

@@ -48,11 +48,12 @@ struct Outcome {
 
 class Execution {
  public:
-  /// A rank's buffers as they are mapped here.
+  /// A rank's buffers: as they are mapped here, or where they are in `process`.
   struct PeerBuffers {
     const std::byte* input = nullptr;
     std::byte* output = nullptr;
-    kernels::Scale pre;  // of its contribution
+    kernels::Scale pre;   // of its contribution
+    int64_t process = 0;  // to be fetched from; 0: mapped
   };
 
   /// What one run works on. The scratch comes from the wires.
@@ -126,6 +127,8 @@ class Execution {
   void next_step(int channel);
   Result<Progress> perform(int channel, const plan::Step& step);
   Result<Progress> perform_local(Cursor& cursor, const plan::Step& step);
+  bool is_fetch(const plan::Step& step) const;
+  Status fetch(const plan::Step& step, size_t bytes);
   void combine(const plan::Step& step, uint64_t count, const kernels::Scale& post);
   void copy_input(void** to, int outputs, size_t bytes, kernels::Store store);
   void combine_scaled(const plan::Step& step, uint64_t count, const kernels::Scale& post);

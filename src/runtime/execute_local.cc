@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "runtime/execute.h"
+#include "transport/process_memory.h"
 
 namespace railccl::runtime {
 
@@ -28,8 +29,10 @@ Result<Execution::Progress> Execution::perform_local(Cursor& cursor, const Step&
   if (shared_bulk(step, piece * element_)) way = habit_.next();
   scratch_store_ = way.streaming ? kernels::Store::streaming : kernels::Store::cached;
   const int64_t start = way.timed ? now_ns() : 0;
-  if (step.source_count > 0 && step.pre && reaches_buffers_ &&
-      scaling_.pre.kind != kernels::Scale::Kind::none) {
+  if (is_fetch(step)) {
+    RAILCCL_CHECK(fetch(step, piece * element_));
+  } else if (step.source_count > 0 && step.pre && reaches_buffers_ &&
+             scaling_.pre.kind != kernels::Scale::Kind::none) {
     combine_scaled(step, piece, post);
   } else {
     combine(step, piece, post);
@@ -39,6 +42,20 @@ Result<Execution::Progress> Execution::perform_local(Cursor& cursor, const Step&
   cursor.elements += piece;
   cursor.budget -= std::min<size_t>(cursor.budget, piece * element_);
   return cursor.elements == count ? Progress::finished : Progress::partial;
+}
+
+/// Is its source to be had from the system only?
+bool Execution::is_fetch(const Step& step) const {
+  return reaches_buffers_ && elsewhere(step.src) && step.src.buffer != Buffer::scratch &&
+         open_peers_[step.src.owner].process != 0;
+}
+
+/// A copy of `bytes` from inputs_[0], which is in another process, to outputs_[0]: plans that fetch
+/// make no other step out of such memory, and have one place for the result.
+Status Execution::fetch(const Step& step, size_t bytes) {
+  return transport::read_process_memory(open_peers_[step.src.owner].process, outputs_[0],
+                                        reinterpret_cast<uintptr_t>(inputs_[0]), bytes)
+      .context("a buffer of rank {}", step.src.owner);
 }
 
 /// The operator's scaling of what `slice` holds: of its owner's contribution.

@@ -37,7 +37,7 @@ namespace {
 
 // To be raised whenever the same machine would give other figures: new code to measure with, new
 // rows, another meaning of a row.
-constexpr int kMeasurementVersion = 4;
+constexpr int kMeasurementVersion = 5;
 constexpr size_t kFileBytesMax = 64 << 10;
 // Longer than a measurement may take; a process that was stopped in the middle of one must not stop
 // the others.

@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/owners.h"
 #include "kernels/kernels.h"
+#include "transport/process_memory.h"
 
 namespace railccl::runtime {
 
@@ -295,6 +296,66 @@ Result<double> peer_rate(int writer, int reader, size_t bytes, const Sampling& s
   return good_rate(samples);
 }
 
+/// Bytes per second at which each of two threads has the system copy what the other has just
+/// written, both at the same time; 0 when the system does not. They are of one process, where
+/// finding the memory is the same work.
+Result<double> fetch_rate(int first, int second, size_t bytes, const Sampling& sampling,
+                          const Deadline& deadline) {
+  struct Side {
+    alignas(64) std::atomic<uint32_t> meetings{0};
+    std::atomic<bool> failed{false};
+    Buffer input, source, output;
+    explicit Side(size_t size) : input(size), source(size), output(size) {}
+  };
+  Side sides[2] = {Side(bytes), Side(bytes)};
+  for (const Side& side : sides)
+    if (!side.input || !side.source || !side.output) return out_of_memory();
+  std::vector<double> samples;
+  std::atomic<uint32_t> last{kStop - 1};
+  RAILCCL_CHECK(on_cpus({first, second}, [&](size_t me) {
+    Side &mine = sides[me], &theirs = sides[1 - me];
+    const Deadline end = Deadline::after_ms(sampling.budget_ms);
+    uint32_t meetings = 0;
+    const auto meet = [&] {
+      meetings++;
+      // Release, partner: the acquire of the loop below.
+      mine.meetings.store(meetings, std::memory_order_release);
+      for (uint32_t i = 1; theirs.meetings.load(std::memory_order_acquire) < meetings; i++) {
+        relax();
+        if (i % 1024 == 0 && deadline.passed()) return false;
+        if (i > 1 << 16) sched_yield();
+      }
+      return true;
+    };
+    for (uint32_t round = 0; round <= last.load(std::memory_order_relaxed); round++) {
+      kernels::copy(mine.input.get(), mine.source.get(), bytes, kernels::Store::cached);
+      if (!meet()) return;
+      const int64_t start = now_ns();
+      const bool fetched =
+          transport::read_process_memory(transport::own_process(), mine.output.get(),
+                                         reinterpret_cast<uintptr_t>(theirs.input.get()), bytes)
+              .is_ok();
+      if (!fetched) mine.failed.store(true, std::memory_order_relaxed);
+      if (!meet()) return;
+      if (mine.failed.load(std::memory_order_relaxed) ||
+          theirs.failed.load(std::memory_order_relaxed))
+        return;
+      if (me != 0) continue;
+      if (round > 0) samples.push_back(static_cast<double>(bytes) / seconds_since(start));
+      // Ahead of the other, which is to see it in time.
+      if (static_cast<int>(samples.size()) == sampling.samples ||
+          (!samples.empty() && end.passed()))
+        last.store(std::min(last.load(std::memory_order_relaxed), round + 1),
+                   std::memory_order_relaxed);
+    }
+  }));
+  if (sides[0].failed.load(std::memory_order_relaxed) ||
+      sides[1].failed.load(std::memory_order_relaxed))
+    return 0.0;
+  if (samples.empty()) return Status(Code::timeout, "a peer's data took too long to fetch");
+  return good_rate(samples);
+}
+
 /// Bytes per second of messages that two threads send each other at the same time, in pieces,
 /// through memory that comes around as late as in transport/shm.
 Result<double> message_rate(int first, int second, kernels::Store store, const Sampling& sampling,
@@ -539,6 +600,13 @@ Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_b
     speeds.peer_small_bytes_per_s = speeds.peer_large_bytes_per_s = speeds.copy_bytes_per_s;
     speeds.message_bytes_per_s = speeds.cross_bytes_per_s = speeds.copy_bytes_per_s / 2;
   }
+  RAILCCL_TRY(speeds.fetch_small_bytes_per_s,
+              fetch_rate(first, second, kPeerSmallBytes, sampling(40), deadline));
+  RAILCCL_TRY(speeds.fetch_large_bytes_per_s,
+              fetch_rate(first, second, kPeerLargeBytes, sampling(8), deadline));
+  // Forbidden here, so nobody will do it: figures are wanted all the same.
+  for (double* rate : {&speeds.fetch_small_bytes_per_s, &speeds.fetch_large_bytes_per_s})
+    if (*rate == 0) *rate = speeds.message_bytes_per_s / 2;
   const size_t bytes = memory_bytes(spread.size(), last_level_cache_bytes);
   const Sampling memory = {1 + times, times * 40};
   RAILCCL_TRY(const Traffic one, memory_traffic({first}, bytes, memory, deadline));

@@ -149,9 +149,10 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
     const bool crowded = topology.ranks_on_cores_of(topology.rank(rank()).host) > host.cores;
     patience_.begin(crowded);
     open_buffers_ = std::make_unique<OpenBuffers>(*parts_.wires, crowded);
-    for (int c = 0; c < kCollectiveCount && size() > 1; c++)
-      has_open_[static_cast<size_t>(c)] =
-          parts_.chooser->has_open(static_cast<Collective>(c), topology);
+    for (const Reach reach : {Reach::fetched, Reach::open})
+      for (int c = 0; c < kCollectiveCount && size() > 1; c++)
+        reaching_[static_cast<size_t>(reach)][static_cast<size_t>(c)] =
+            parts_.chooser->has(reach, static_cast<Collective>(c), topology);
     weigh_ = std::make_unique<Weigh>(topology);
     one_sided_ = std::make_unique<OneSided>(*this, config_.contexts, config_.signals);
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
@@ -261,8 +262,9 @@ Status Member::prepare(const Call& call) {
   const uint64_t ticket = turns_.take();
   turns_.wait(ticket);
   const plan::Request request = without_ignored(call).request;
-  Status planned = plan_for(request, false).status();
-  if (planned.is_ok() && may_be_open(request)) planned = plan_for(request, true).status();
+  Status planned = plan_for(request, Reach::none).status();
+  for (const Reach reach : {Reach::fetched, Reach::open})
+    if (planned.is_ok() && may_reach(request)) planned = plan_for(request, reach).status();
   turns_.leave(ticket);
   return planned;
 }
@@ -302,8 +304,8 @@ Status Member::begin(const Call& call, Stream* stream) {
 /// A collective whose turn it is. Small ones that have been planned before mostly end here, without
 /// the machinery that larger ones, failures and long waits need; the rest goes on as a Share.
 Status Member::run_small(const Call& call, uint64_t ticket) {
-  const bool simple = !troubled() && !protected_ && !may_be_open(call.request);
-  ReadyPlan* plan = simple ? plans_.find(call.request) : nullptr;
+  const bool simple = !troubled() && !protected_ && !may_reach(call.request);
+  ReadyPlan* plan = simple ? plans_[0].find(call.request) : nullptr;
   if (plan == nullptr || !plan->execution->may_be_strip()) {
     Share share(*this, std::span<const Call>(&call, 1), ticket);
     return run(std::span<Share>(&share, 1));
@@ -339,11 +341,12 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
   return run(std::span<Share>(&share, 1), wait);
 }
 
-Result<ReadyPlan*> Member::plan_for(const plan::Request& request, bool open) {
-  PlanCache& plans = open ? open_plans_ : plans_;
+Result<ReadyPlan*> Member::plan_for(const plan::Request& request, Reach reach) {
+  reach = best_reach(request.collective, reach);
+  PlanCache& plans = plans_[static_cast<size_t>(reach)];
   if (ReadyPlan* ready = plans.find(request)) return ready;
   const topology::Topology& topology = *topology_;
-  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, topology, open));
+  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, topology, reach));
   if (settings_.check_plans) RAILCCL_CHECK(runtime::prove(chosen, request, topology).status());
   auto program = chosen.algorithm->build(request, topology, chosen.tuning, rank());
   if (!program.is_ok())
@@ -356,10 +359,10 @@ Result<ReadyPlan*> Member::plan_for(const plan::Request& request, bool open) {
 }
 
 Result<ReadyPlan*> Member::weighing_due(const plan::Request& request) {
-  const auto planned = plan_for(request, false);
+  const auto planned = plan_for(request, Reach::none);
   if (!planned.is_ok()) return nullptr;  // the call itself will say why
   const double call_s = (*planned)->chosen.predicted_s;
-  auto weighing = plan_for(weigh_->request(), false);
+  auto weighing = plan_for(weigh_->request(), Reach::none);
   if (!weighing.is_ok() && weighing.status().scope() == Scope::call) {
     // As all ranks find: NCCL_ALGO may leave no algorithm for it.
     weigh_->give_up();
@@ -383,8 +386,7 @@ void Member::weighed() {
     change.used ? log::info("{}: {}", title(), text) : log::warn("{}: {}", title(), text);
   }
   auto now = std::make_shared<const topology::Topology>(before.with_nic_speeds(news.speeds));
-  plans_.clear();
-  open_plans_.clear();
+  for (PlanCache& plans : plans_) plans.clear();
   std::lock_guard lock(life_);
   topology_ = std::move(now);
 }
@@ -406,8 +408,7 @@ Status Member::suspend() {
   RAILCCL_CHECK(usable());
   const uint64_t ticket = turns_.take();
   turns_.wait(ticket);
-  plans_.clear();
-  open_plans_.clear();
+  for (PlanCache& plans : plans_) plans.clear();
   parts_.wires->release_scratch();
   Phase expected = Phase::ready;
   const bool suspended =

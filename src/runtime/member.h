@@ -73,7 +73,7 @@ class Member final : public Communicator {
   Choice last_choice() const override;
   Result<Joining> joining() const override;
   Result<std::string> paths() const override;
-  Result<Proof> prove(const plan::Request& request, bool open) const override;
+  Result<Proof> prove(const plan::Request& request, Reach reach) const override;
   Result<double> predict(const plan::Request& request) const override;
 
   /// join()'s work. Blocks until all ranks are there, or fails and leaves a failed communicator.
@@ -89,16 +89,28 @@ class Member final : public Communicator {
     sequence_.store(sequence + 1, std::memory_order_relaxed);  // one thread at a time
     return sequence;
   }
-  /// `open`: for buffers that the ranks have found open to all.
-  Result<ReadyPlan*> plan_for(const plan::Request& request, bool open);
+  /// For buffers that the ranks have found they can reach so far.
+  Result<ReadyPlan*> plan_for(const plan::Request& request, Reach reach);
   /// Is it worth to find that out? The same on all ranks.
-  bool may_be_open(const plan::Request& request) const {
-    if (!has_open_[static_cast<size_t>(request.collective)] || request.count == 0) return false;
+  bool may_reach(const plan::Request& request) const {
+    if (best_reach(request.collective, Reach::open) == Reach::none || request.count == 0)
+      return false;
     const bool blocks = request.collective != Collective::all_reduce &&
                         request.collective != Collective::broadcast &&
                         request.collective != Collective::reduce;
     return plan::bytes_of(request) * (blocks ? static_cast<uint64_t>(size()) : 1) >=
            settings_.open_bytes;
+  }
+  /// The most that algorithms for that collective can make of what the buffers allow.
+  Reach best_reach(Collective collective, Reach allowed) const {
+    const auto has = [&](Reach reach) {
+      return reaching_[static_cast<size_t>(reach)][static_cast<size_t>(collective)];
+    };
+    if (allowed == Reach::open && has(Reach::open)) return Reach::open;
+    return allowed != Reach::none && has(Reach::fetched) ? Reach::fetched : Reach::none;
+  }
+  bool may_fetch(Collective collective) const {
+    return best_reach(collective, Reach::fetched) == Reach::fetched;
   }
   OpenBuffers& open_buffers() { return *open_buffers_; }
   /// The plan of a weighing (weigh.h) that all ranks make before this collective, or null. Counts
@@ -245,12 +257,13 @@ class Member final : public Communicator {
   Turnstile turns_;
   std::atomic<uint64_t> sequence_{0};
   uint64_t splits_ = 0;
-  PlanCache plans_{kPlansMax};
-  PlanCache open_plans_{kPlansMax};
+  std::array<PlanCache, algorithms::kReachCount> plans_{PlanCache(kPlansMax), PlanCache(kPlansMax),
+                                                        PlanCache(kPlansMax)};  // by reach
   std::unique_ptr<Weigh> weigh_;
   std::unique_ptr<OpenBuffers> open_buffers_;
   std::unique_ptr<OneSided> one_sided_;
-  std::array<bool, kCollectiveCount> has_open_{};  // algorithms for open buffers
+  // By reach and collective: are there algorithms with just that?
+  std::array<std::array<bool, kCollectiveCount>, algorithms::kReachCount> reaching_{};
   Patience patience_{false};
   static constexpr size_t kPlansMax = 128;
   static constexpr int64_t kVerdictMsMax = 5000;

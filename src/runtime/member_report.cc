@@ -30,10 +30,11 @@ Result<std::string> Member::paths() const {
   return text_of(parts_.wires->report(), *topology, rank());
 }
 
-Result<Proof> Member::prove(const plan::Request& request, bool open) const {
+Result<Proof> Member::prove(const plan::Request& request, Reach reach) const {
   RAILCCL_CHECK(usable());
   const auto topology = this->topology();
-  RAILCCL_TRY(const Chosen chosen, parts_.chooser->choose(request, *topology, open));
+  RAILCCL_TRY(const Chosen chosen,
+              parts_.chooser->choose(request, *topology, best_reach(request.collective, reach)));
   return runtime::prove(chosen, request, *topology);
 }
 

@@ -5,7 +5,12 @@
 #include <cassert>
 #include <cstring>
 
+#include "base/random.h"
+
 namespace railccl::runtime {
+
+using algorithms::Reach;
+
 namespace {
 
 constexpr int kChannel = 0;  // of the plan that follows, whose messages come behind ours
@@ -23,6 +28,8 @@ OpenBuffers::OpenBuffers(Wires& wires, bool crowded)
     talks_[static_cast<size_t>(r)].same_process = wires_.same_process(r);
     one_process_ = one_process_ && wires_.same_process(r);
   }
+  if (!secret_bytes(&word_, sizeof word_)) fetching_ = Fetching::impossible;
+  landmark_ = {transport::own_process(), reinterpret_cast<uintptr_t>(&word_), word_};
 }
 
 /// Ranks may differ in in_place, so it is left out.
@@ -44,7 +51,7 @@ bool OpenBuffers::worth_asking(const plan::Request& request) {
 void OpenBuffers::learn() {
   if (one_process_) return;
   Experience& its = experience(question_.request);
-  its.closed = open_ ? 0 : its.closed + 1;
+  its.closed = reach_ == Reach::open ? 0 : its.closed + 1;
   its.skip = its.closed <= kClosedFew
                  ? 0
                  : std::min(kSkipMax, 1u << std::min(its.closed - kClosedFew, 16u));
@@ -53,7 +60,7 @@ void OpenBuffers::learn() {
 Status OpenBuffers::begin(const Question& question) {
   assert(phase_ == Phase::done);
   question_ = question;
-  open_ = false;
+  reach_ = Reach::none;
   mismatch_.reset();
   for (int r = 0; r < wires_.ranks(); r++) {
     Talk& talk = talks_[static_cast<size_t>(r)];
@@ -80,7 +87,7 @@ Outcome OpenBuffers::step() {
     }
     RAILCCL_TRY(const bool finished, talk());
     if (!finished) return false;
-    RAILCCL_CHECK(phase_ == Phase::describing ? decide_by_places() : decide_by_answers());
+    RAILCCL_CHECK(decide());
     outcome.progressed = true;
     if (phase_ == Phase::done) learn();
     return phase_ == Phase::done;
@@ -153,9 +160,10 @@ Result<bool> OpenBuffers::offer(Place* place) {
 void OpenBuffers::start_talk(Phase phase) {
   phase_ = phase;
   const bool factors = question_.request.op == Reduction::pre_mul_sum;
-  message_bytes_ = phase == Phase::confirming ? sizeof(uint64_t)
-                   : factors                  ? sizeof(Message)
-                                              : kPlacesBytes;
+  const uint64_t places = factors ? sizeof(Message) : may_fetch() ? kAddressBytes : kPlacesBytes;
+  message_bytes_ = phase == Phase::describing    ? places
+                   : phase == Phase::introducing ? sizeof(transport::Landmark)
+                                                 : sizeof(uint64_t);
   const auto packed = [&](const Place& place, bool same_process) -> Message::Packed {
     const uint64_t where = same_process ? place.address : place.offset;
     return {place.file, (where & kWhereMask) | place.flags << kFlagShift};
@@ -163,12 +171,12 @@ void OpenBuffers::start_talk(Phase phase) {
   for (Talk& talk : talks_) {
     talk.posted = talk.heard = false;
     talk.got = 0;
-    if (phase == Phase::confirming) {
-      talk.out.input.file = all_mapped_ ? 1 : 0;
-      continue;
-    }
-    talk.out = {packed(input_, talk.same_process), packed(output_, talk.same_process),
-                static_cast<uint64_t>(question_.pre.kind), question_.pre.value,
+    if (phase != Phase::describing) continue;
+    talk.out = {packed(input_, talk.same_process),
+                packed(output_, talk.same_process),
+                input_.address,
+                static_cast<uint64_t>(question_.pre.kind),
+                question_.pre.value,
                 question_.pre.integer};
   }
 }
@@ -178,6 +186,22 @@ Header OpenBuffers::header() const {
           question_.request};
 }
 
+/// What this phase sends.
+const std::byte* OpenBuffers::outgoing(const Talk& talk) const {
+  const void* from = phase_ == Phase::describing    ? static_cast<const void*>(&talk.out)
+                     : phase_ == Phase::introducing ? static_cast<const void*>(&landmark_)
+                                                    : &answer_;
+  return static_cast<const std::byte*>(from);
+}
+
+/// Where what this phase receives goes.
+std::byte* OpenBuffers::incoming(Talk& talk) const {
+  void* to = phase_ == Phase::describing    ? static_cast<void*>(&talk.in)
+             : phase_ == Phase::introducing ? static_cast<void*>(&talk.landmark)
+                                            : &talk.answer;
+  return static_cast<std::byte*>(to);
+}
+
 /// Sends and receives what is still to come; true when all is done.
 Result<bool> OpenBuffers::talk() {
   bool finished = true;
@@ -185,7 +209,7 @@ Result<bool> OpenBuffers::talk() {
     Talk& talk = talks_[r];
     if (talk.wire == nullptr) continue;
     if (!talk.posted && !talk.wire->window_full()) {
-      talk.wire->post(header(), reinterpret_cast<const std::byte*>(&talk.out), nullptr);
+      talk.wire->post(header(), outgoing(talk), nullptr);
       talk.posted = true;
     }
     if (!talk.wire->idle()) RAILCCL_CHECK(talk.wire->push().status());
@@ -205,9 +229,8 @@ Result<bool> OpenBuffers::hear(Talk& talk) {
     if (!(talk.wire->header() == mine))
       return calls_differ(wires_.rank(), talk.wire->peer(), mine, talk.wire->header(), &mismatch_);
   }
-  RAILCCL_TRY(
-      const size_t got,
-      talk.wire->receive(reinterpret_cast<std::byte*>(&talk.in) + talk.got, mine.bytes - talk.got));
+  RAILCCL_TRY(const size_t got,
+              talk.wire->receive(incoming(talk) + talk.got, mine.bytes - talk.got));
   talk.got += got;
   if (talk.got < mine.bytes) return false;
   talk.wire->finish_message();
@@ -215,7 +238,7 @@ Result<bool> OpenBuffers::hear(Talk& talk) {
 }
 
 Status OpenBuffers::look_aside() {
-  if (phase_ != Phase::describing && phase_ != Phase::confirming) return ok();
+  if (phase_ == Phase::offering || phase_ == Phase::done) return ok();
   const Header mine = header();
   for (const Talk& talk : talks_) {
     if (talk.wire == nullptr || talk.heard || talk.got > 0) continue;
@@ -228,13 +251,45 @@ Status OpenBuffers::look_aside() {
   return ok();
 }
 
-/// All records are here: is everything open, as far as they say, and does everyone know the files?
+/// All messages of a phase are here: what follows from them? All ranks have the same ones.
+Status OpenBuffers::decide() {
+  switch (phase_) {
+    case Phase::describing:
+      return decide_by_places();
+    case Phase::confirming:
+      settle(all_agree());
+      if (!all_agree()) return decide_otherwise();
+      phase_ = Phase::done;
+      reach_ = Reach::open;
+      return ok();
+    case Phase::introducing:
+      answer_ = 1;
+      for (const Talk& talk : talks_)
+        if (talk.wire != nullptr && !transport::can_read(talk.landmark)) answer_ = 0;
+      start_talk(Phase::trying);
+      return ok();
+    case Phase::trying:
+      fetching_ = all_agree() ? Fetching::works : Fetching::impossible;
+      return decide_otherwise();
+    case Phase::offering:
+    case Phase::done:
+      break;
+  }
+  return ok();
+}
+
+bool OpenBuffers::all_agree() const {
+  return answer_ == 1 && std::all_of(talks_.begin(), talks_.end(), [](const Talk& talk) {
+           return talk.wire == nullptr || talk.answer == 1;
+         });
+}
+
+/// Is everything open, as far as the places say, and does everyone know the files?
 Status OpenBuffers::decide_by_places() {
-  open_ = true;
-  bool fresh = false;
+  bool open = true, fresh = false;
   const auto look = [&](uint64_t file, uint64_t flags) {
     if ((flags & kHeld) == 0) return;
-    open_ = open_ && (file != 0 || one_process_);
+    open = open && (file != 0 || one_process_);
     fresh = fresh || (flags & kFresh) != 0;
   };
   look(input_.file, input_.flags);
@@ -244,25 +299,31 @@ Status OpenBuffers::decide_by_places() {
     look(talk.in.input.file, talk.in.input.where >> kFlagShift);
     look(talk.in.output.file, talk.in.output.where >> kFlagShift);
   }
-  phase_ = Phase::done;
-  if (!open_) return ok();
-  RAILCCL_TRY(all_mapped_, bind());
+  if (!open) return decide_otherwise();
+  RAILCCL_TRY(const bool mapped, bind());
   if (fresh) {
+    answer_ = mapped ? 1 : 0;
     start_talk(Phase::confirming);
     return ok();
   }
-  if (all_mapped_) return ok();
-  return Status(Code::remote, Scope::communicator,
-                "rank {}: a peer's buffer lies in memory that it has taken back", wires_.rank());
+  if (!mapped)
+    return Status(Code::remote, Scope::communicator,
+                  "rank {}: a peer's buffer lies in memory that it has taken back", wires_.rank());
+  phase_ = Phase::done;
+  reach_ = Reach::open;
+  return ok();
 }
 
-Status OpenBuffers::decide_by_answers() {
-  bool all = all_mapped_;
-  for (const Talk& talk : talks_)
-    if (talk.wire != nullptr) all = all && talk.in.input.file == 1;
-  settle(all);
-  open_ = all;
+/// Not all buffers are open.
+Status OpenBuffers::decide_otherwise() {
+  if (may_fetch() && fetching_ == Fetching::untried) {
+    start_talk(Phase::introducing);
+    return ok();
+  }
   phase_ = Phase::done;
+  if (!may_fetch()) return ok();
+  reach_ = Reach::fetched;
+  bind_to_fetch();
   return ok();
 }
 
@@ -280,8 +341,7 @@ void OpenBuffers::settle(bool mapped) {
 /// Fills peers_; false when a file is not mapped here.
 Result<bool> OpenBuffers::bind() {
   const size_t me = static_cast<size_t>(wires_.rank());
-  peers_[me] = {static_cast<const std::byte*>(question_.input),
-                static_cast<std::byte*>(question_.output), question_.pre};
+  bind_own();
   bool all = true;
   for (size_t r = 0; r < talks_.size(); r++) {
     if (r == me) continue;
@@ -289,6 +349,25 @@ Result<bool> OpenBuffers::bind() {
     all = all && bound;
   }
   return all;
+}
+
+void OpenBuffers::bind_own() {
+  peers_[static_cast<size_t>(wires_.rank())] = {static_cast<const std::byte*>(question_.input),
+                                                static_cast<std::byte*>(question_.output),
+                                                question_.pre, 0};
+}
+
+/// Fills peers_ with addresses in their processes. Whoever fetches moves inputs only.
+void OpenBuffers::bind_to_fetch() {
+  bind_own();
+  for (size_t r = 0; r < talks_.size(); r++) {
+    const Talk& talk = talks_[r];
+    if (talk.wire == nullptr) continue;
+    Execution::PeerBuffers& peer = peers_[r];
+    peer.input = reinterpret_cast<const std::byte*>(talk.in.input_address);
+    peer.output = nullptr;
+    peer.process = talk.same_process ? 0 : talk.landmark.process;
+  }
 }
 
 Result<bool> OpenBuffers::bind(int rank, Talk& talk) {
@@ -299,6 +378,7 @@ Result<bool> OpenBuffers::bind(int rank, Talk& talk) {
   RAILCCL_TRY(peer.input, reach(rank, talk.in.input, in, &talk.input_memory, &talk.input_file));
   RAILCCL_TRY(peer.output,
               reach(rank, talk.in.output, out, &talk.output_memory, &talk.output_file));
+  peer.process = 0;
   peer.pre = question_.pre;
   if (question_.request.op == Reduction::pre_mul_sum) {
     if (talk.in.scale_kind > static_cast<uint64_t>(kernels::Scale::Kind::divide))

@@ -1,5 +1,5 @@
-// OpenBuffers: how the ranks of a host find out, call by call, whether all of them can reach all
-// input and output buffers, and where these are.
+// OpenBuffers: how the ranks of a host find out, call by call, how far all of them can reach into
+// all input and output buffers, and where these are.
 //
 // A buffer is open when every rank's process can load and store it: it belongs to a thread of the
 // same process, or lies wholly in one memory file (transport/memory_file.h) that its owner has
@@ -12,19 +12,24 @@
 // a row the ranks ask ever more rarely, unless the call is large. They have all seen the same calls
 // and the same outcomes, so they need not talk about that.
 //
+// Where not all are open, the system may copy out of each of them for everyone
+// (transport/process_memory.h): buffers can be fetched from. Whether it does is tried once, between
+// all processes, after the first call that is not open; all ranks then know of all others.
+//
 // A file that was not used before gets a second exchange: could everyone map it? Where one could
 // not, its owner never names it again.
 //
 //   if (buffers.worth_asking(request)) ...
 //   RAILCCL_CHECK(buffers.begin({.request = request, .sequence = 7, .input = in, .output = out}));
 //   ... buffers.step() until it is done ...
-//   if (buffers.open()) plan for open buffers, with buffers.peers(); else an ordinary one
+//   plan for buffers.reach(), with buffers.peers()
 //
 // The steady state neither allocates nor locks for buffers in memory files and threads of one
 // process. Driven by the thread whose turn it is.
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <optional>
@@ -32,9 +37,11 @@
 #include <unordered_map>
 #include <vector>
 
+#include "algorithms/algorithm.h"
 #include "runtime/execute.h"
 #include "runtime/wires.h"
 #include "transport/memory_file.h"
+#include "transport/process_memory.h"
 
 namespace railccl::runtime {
 
@@ -45,7 +52,8 @@ class OpenBuffers {
     uint64_t sequence = 0;
     const void* input = nullptr;
     void* output = nullptr;
-    kernels::Scale pre;  // of this rank's contribution
+    kernels::Scale pre;      // of this rank's contribution
+    bool may_fetch = false;  // is there a way to make use of that?
   };
 
   /// `crowded`: there are more ranks than cores, so that every exchange waits for turns.
@@ -63,10 +71,10 @@ class OpenBuffers {
   Status look_aside();
 
   const plan::Request& request() const { return question_.request; }
-  /// After the exchange: are all buffers open? The same on all ranks.
-  bool open() const { return open_; }
-  /// By rank. Valid until the next begin(); while open() and until then, peers may release their
-  /// memory without harm to this process.
+  /// After the exchange: what all ranks can do with all buffers. The same on all ranks.
+  algorithms::Reach reach() const { return reach_; }
+  /// By rank, unless the reach is none. Valid until the next begin(); until then peers may release
+  /// open memory without harm to this process.
   const Execution::PeerBuffers* peers() const { return peers_.data(); }
   /// Set when step() or look_aside() failed because the ranks' calls differ.
   const std::optional<Mismatch>& mismatch() const { return mismatch_; }
@@ -74,7 +82,7 @@ class OpenBuffers {
   std::string waiting_for() const;
 
  private:
-  enum class Phase : uint8_t { offering, describing, confirming, done };
+  enum class Phase : uint8_t { offering, describing, confirming, introducing, trying, done };
 
   /// A buffer of this rank.
   struct Place {
@@ -86,8 +94,8 @@ class OpenBuffers {
   static constexpr uint64_t kHeld = 1;   // the call gives the rank such a buffer
   static constexpr uint64_t kFresh = 2;  // not everyone is known to have mapped the file
 
-  /// What goes over the wire: both places, and what the operator multiplies the contribution with
-  /// where ranks may differ in that.
+  /// What goes over the wire: both places, where the input is for who fetches it, and what the
+  /// operator multiplies the contribution with where ranks may differ in that.
   struct Message {
     struct Packed {
       uint64_t file;
@@ -95,11 +103,13 @@ class OpenBuffers {
     };
     Packed input;
     Packed output;
+    uint64_t input_address;
     uint64_t scale_kind;
     double scale_value;
     int64_t scale_integer;
   };
-  static constexpr uint64_t kPlacesBytes = 32;
+  static constexpr uint64_t kPlacesBytes = 32, kAddressBytes = 40;
+  static_assert(offsetof(Message, scale_kind) == kAddressBytes);
 
   /// One message each way per peer, in each phase.
   struct Talk {
@@ -107,6 +117,8 @@ class OpenBuffers {
     bool same_process = false;
     Message out{};
     Message in{};
+    transport::Landmark landmark;  // of the peer's process
+    uint64_t answer = 0;           // the peer's, in confirming and trying
     bool posted = false;
     uint64_t got = 0;  // bytes of `in`
     bool heard = false;
@@ -146,9 +158,18 @@ class OpenBuffers {
   void start_talk(Phase phase);
   Result<bool> talk();
   Result<bool> hear(Talk& talk);
+  Status decide();
   Status decide_by_places();
-  Status decide_by_answers();
+  Status decide_otherwise();
+  bool all_agree() const;
+  bool may_fetch() const {
+    return question_.may_fetch && !one_process_ && fetching_ != Fetching::impossible;
+  }
+  const std::byte* outgoing(const Talk& talk) const;
+  std::byte* incoming(Talk& talk) const;
   Result<bool> bind();
+  void bind_own();
+  void bind_to_fetch();
   Result<bool> bind(int rank, Talk& talk);
   Result<std::byte*> reach(int rank, const Message::Packed& packed, uint64_t bytes,
                            std::shared_ptr<const Mapping>* memory, uint64_t* file);
@@ -168,8 +189,12 @@ class OpenBuffers {
   Place input_, output_;
   Phase phase_ = Phase::done;
   uint64_t message_bytes_ = 0;
-  bool all_mapped_ = false;
-  bool open_ = false;
+  uint64_t answer_ = 0;  // this rank's, in confirming and trying: 1 is yes
+  algorithms::Reach reach_ = algorithms::Reach::none;
+  enum class Fetching : uint8_t { untried, works, impossible };
+  Fetching fetching_ = Fetching::untried;
+  uint64_t word_ = 0;  // that is to be found at landmark_
+  transport::Landmark landmark_;
   std::optional<Mismatch> mismatch_;
 };
 

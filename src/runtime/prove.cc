@@ -7,7 +7,7 @@ namespace railccl::runtime {
 
 Result<Proof> prove(const Chosen& chosen, const plan::Request& request,
                     const topology::Topology& topology) {
-  const bool open = chosen.algorithm->open;
+  const bool open = chosen.algorithm->reach != Reach::none;
   plan::CheckOptions options;
   options.load_store = [&](int reader, int owner, plan::Buffer buffer) {
     return (open || buffer == plan::Buffer::scratch) && topology.path(reader, owner).same_host;

@@ -76,7 +76,7 @@ void Member::save_input(const Call& call) {
 
 Result<ReadyPlan*> Member::begin_commit(uint64_t sequence) {
   complete_.store(true, std::memory_order_relaxed);
-  RAILCCL_TRY(ReadyPlan* const plan, plan_for(commit_request(), false));
+  RAILCCL_TRY(ReadyPlan* const plan, plan_for(commit_request(), Reach::none));
   Execution::Operation operation;
   operation.sequence = sequence;
   operation.input = &commit_in_;

@@ -11,8 +11,8 @@
 
 namespace railccl::algorithms {
 
-/// Everyone may load and store the scratch of ranks on his host, and nothing else; an open
-/// algorithm all buffers.
+/// Everyone may load and store the scratch of ranks on his host, and nothing else; an
+/// algorithm that reaches them all buffers.
 inline plan::CheckOptions options_with_memory(const topology::Topology& topology, bool open) {
   plan::CheckOptions options = options_of(topology);
   options.load_store = [&topology, open](int reader, int owner, plan::Buffer buffer) {
@@ -38,7 +38,7 @@ inline plan::CheckReport proven(const Algorithm& algorithm, const Shape& shape,
   const auto report = plan::check(
       request, topology.size(),
       [&](int rank) { return algorithm.build(request, topology, tuning, rank); },
-      options_with_memory(topology, algorithm.open));
+      options_with_memory(topology, algorithm.reach != Reach::none));
   if (report.is_ok()) return *report;
   ADD_FAILURE() << text_of(algorithm, shape, request, tuning) << ": " << report.status().text();
   return {};

@@ -32,7 +32,8 @@ constexpr size_t kCount = 1 << 18;
 
 railcclProof_t all_reduce_proof(ncclComm_t comm, size_t count) {
   railcclProof_t proof = RAILCCL_PROOF_INITIALIZER;
-  EXPECT_EQ(railcclCommProve(railcclAllReduce, count, ncclFloat, ncclSum, 0, 0, 0, comm, &proof),
+  EXPECT_EQ(railcclCommProve(railcclAllReduce, count, ncclFloat, ncclSum, 0, 0, railcclReachNone,
+                             comm, &proof),
             ncclSuccess)
       << ncclGetLastError(nullptr);
   return proof;
@@ -84,14 +85,19 @@ TEST(Prove, EveryCollectiveInAndOutOfPlace) {
     for (const int in_place : {0, 1}) {
       railcclProof_t proof = RAILCCL_PROOF_INITIALIZER;
       OK(railcclCommProve(static_cast<railcclCollective_t>(c), 1000, ncclInt, ncclAvg, 2, in_place,
-                          0, ranks.comm(1), &proof));
+                          railcclReachNone, ranks.comm(1), &proof));
       EXPECT_GE(proof.rounds, 1u);
       EXPECT_EQ(proof.bytesBetweenHosts, 0u);
     }
   }
   railcclProof_t open = RAILCCL_PROOF_INITIALIZER;
-  OK(railcclCommProve(railcclAllReduce, 1000, ncclFloat, ncclSum, 0, 0, 1, ranks.comm(0), &open));
+  OK(railcclCommProve(railcclAllReduce, 1000, ncclFloat, ncclSum, 0, 0, railcclReachOpen,
+                      ranks.comm(0), &open));
   EXPECT_STREQ(open.algorithm, "open");
+  railcclProof_t fetched = RAILCCL_PROOF_INITIALIZER;
+  OK(railcclCommProve(railcclAllGather, 1 << 20, ncclFloat, ncclSum, 0, 0, railcclReachFetched,
+                      ranks.comm(0), &fetched));
+  EXPECT_STREQ(fetched.algorithm, "fetched");
 }
 
 TEST(Prove, WrongUsesAreTold) {
@@ -100,11 +106,14 @@ TEST(Prove, WrongUsesAreTold) {
   railcclProof_t proof = RAILCCL_PROOF_INITIALIZER;
   const auto prove = [&](railcclCollective_t collective, size_t count, ncclDataType_t type,
                          int root, ncclComm_t on, railcclProof_t* out) {
-    return railcclCommProve(collective, count, type, ncclSum, root, 0, 0, on, out);
+    return railcclCommProve(collective, count, type, ncclSum, root, 0, railcclReachNone, on, out);
   };
   FAILS(prove(railcclAllReduce, 1, ncclFloat, 0, comm, nullptr), ncclInvalidArgument,
         "proof is null");
   FAILS(prove(railcclAllReduce, 1, ncclFloat, 0, nullptr, &proof), ncclInvalidArgument, "comm");
+  FAILS(railcclCommProve(railcclAllReduce, 1, ncclFloat, ncclSum, 0, 0,
+                         static_cast<railcclReach_t>(3), comm, &proof),
+        ncclInvalidArgument, "3 is no reach");
   FAILS(prove(railcclNumCollectives, 1, ncclFloat, 0, comm, &proof), ncclInvalidArgument,
         "8 is no collective");
   FAILS(prove(railcclAllReduce, 1, ncclNumTypes, 0, comm, &proof), ncclInvalidArgument,

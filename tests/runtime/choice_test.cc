@@ -144,6 +144,7 @@ topology::Speeds ordinary_speeds() {
   speeds.reduce_bytes_per_s = 35e9;
   speeds.peer_small_bytes_per_s = 20e9;
   speeds.peer_large_bytes_per_s = 15e9;
+  speeds.fetch_small_bytes_per_s = speeds.fetch_large_bytes_per_s = 8e9;
   speeds.message_bytes_per_s = 10e9;
   speeds.cross_bytes_per_s = 4e9;
   speeds.core_traffic_bytes_per_s = speeds.core_streaming_bytes_per_s = 20e9;
@@ -153,10 +154,10 @@ topology::Speeds ordinary_speeds() {
 
 TEST(Cost, FollowsWhatWasMeasured) {
   const topology::Topology usual = measured_host(2, 2, ordinary_speeds());
-  plan::Cost rounds, messages, loads, layouts, copies, crossings;
+  plan::Cost rounds, messages, loads, fetches, layouts, copies, crossings;
   rounds.inner_rounds = 10;
   messages.inner_bytes = loads.peer_bytes = layouts.shared_bytes = copies.local_bytes = 1e6;
-  crossings.cross_bytes = 1e6;
+  crossings.cross_bytes = fetches.fetched_bytes = 1e6;
   const auto price = [](const plan::Cost& cost, const topology::Topology& topology,
                         uint64_t count = 1000, int channels = 1) {
     return runtime::seconds_of(cost, sum_request(count), topology, {channels, 1 << 14});
@@ -176,6 +177,8 @@ TEST(Cost, FollowsWhatWasMeasured) {
   EXPECT_GT(price(messages, with(&Speeds::message_bytes_per_s, 0.5)), price(messages, usual));
   EXPECT_GT(price(loads, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(loads, usual));
   EXPECT_EQ(price(copies, with(&Speeds::peer_large_bytes_per_s, 0.5)), price(copies, usual));
+  EXPECT_GT(price(fetches, with(&Speeds::fetch_large_bytes_per_s, 0.5)), price(fetches, usual));
+  EXPECT_EQ(price(loads, with(&Speeds::fetch_large_bytes_per_s, 0.5)), price(loads, usual));
   // What crosses domains takes the difference longer, or nothing where it is as fast.
   EXPECT_NEAR(price(crossings, usual), 1e6 * (1 / 4e9 - 1 / 10e9), 1e-9);
   EXPECT_NEAR(price(crossings, with(&Speeds::cross_bytes_per_s, 3)), 0, 1e-9);

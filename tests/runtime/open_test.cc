@@ -6,13 +6,12 @@
 #include <gmock/gmock.h>
 #include <netinet/in.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <fstream>
 
 #include "base/owners.h"
-#include "ranks.h"
+#include "processes.h"
 #include "transport/memory_file.h"
 
 namespace railccl::test {
@@ -21,42 +20,7 @@ namespace {
 using ::testing::HasSubstr;
 using transport::MemoryFile;
 
-#ifdef __SANITIZE_THREAD__
-#define RAILCCL_SKIP_FORKS() \
-  GTEST_SKIP() << "ThreadSanitizer does not allow threads in a forked child"
-#else
-#define RAILCCL_SKIP_FORKS() (void)0
-#endif
-
 const std::vector<std::string> kAlways = {"RAILCCL_OPEN_SIZE=0"};
-
-/// Runs `body` with a communicator of processes * threads ranks, `threads` of them in each of so
-/// many forked processes. The rendezvous is rank 0's, so that the parent has no threads, which a
-/// sanitizer's fork would stumble over.
-void with_processes(int processes, int threads, const Settings& settings,
-                    const std::function<void(CommunicatorPtr)>& body) {
-  const auto id = runtime::unique_id_at("127.0.0.1", free_port(), "open");
-  ASSERT_TRUE(id.is_ok()) << id.status().text();
-  std::vector<pid_t> children;
-  for (int p = 0; p < processes; p++) {
-    const pid_t child = fork();
-    ASSERT_GE(child, 0);
-    if (child == 0) {
-      on_threads(threads, [&](int t) {
-        auto joined = Communicator::join(*id, p * threads + t, processes * threads, {}, settings);
-        ASSERT_TRUE(joined.is_ok()) << joined.status().text();
-        body(std::move(joined).value());
-      });
-      _exit(testing::Test::HasFailure() ? 1 : 0);
-    }
-    children.push_back(child);
-  }
-  for (const pid_t child : children) {
-    int state = 0;
-    ASSERT_EQ(waitpid(child, &state, 0), child);
-    EXPECT_TRUE(WIFEXITED(state) && WEXITSTATUS(state) == 0) << "see the child's output above";
-  }
-}
 
 /// Memory from a memory file, released in the end.
 class Memory {

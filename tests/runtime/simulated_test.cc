@@ -91,7 +91,8 @@ void live_through(uint64_t seed, Tally* tally) {
     const Algorithm* algorithm = rows[random.below(rows.size())];
     const Request request = random_request(random, algorithm->collective, ranks, 4000);
     // Nothing here exchanges where buffers are.
-    if (algorithm->open || !algorithm->supports(request, topology)) continue;
+    if (algorithm->reach != algorithms::Reach::none || !algorithm->supports(request, topology))
+      continue;
     const plan::Tuning tuning = {1 + static_cast<int>(random.below(2)),
                                  request.count / 20 + 1 + random.below(500)};
     if (!options.shared_memory) {

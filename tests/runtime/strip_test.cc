@@ -166,7 +166,7 @@ template <typename Visit>
 void each_request(const topology::Topology& topology, int requests, Random& random,
                   const Visit& visit) {
   for (const Algorithm* algorithm : algorithms::all()) {
-    if (std::string_view(algorithm->name).find("open") != std::string_view::npos) continue;
+    if (algorithm->reach != algorithms::Reach::none) continue;
     for (int i = 0; i < requests; i++) {
       plan::Request request = random_request(random, algorithm->collective, topology.size(), 300);
       // The scaling operators more often than one time in six each.

@@ -72,7 +72,7 @@ TEST(Properties, BytesAreConservedAndNothingBeatsTheBound) {
     const topology::Topology& topology = cluster.topology;
     for (const Algorithm* algorithm : algorithms::all()) {
       // Meeting before the first load of open buffers is the runtime's, not the plan's.
-      if (algorithm->open) continue;
+      if (algorithm->reach != algorithms::Reach::none) continue;
       const uint64_t count = 1 + random.below(random.chance(0.5) ? 100 : 200'000);
       const plan::Request request = algorithms::request_of(
           algorithm->collective, count, false,

@@ -1,0 +1,36 @@
+// All-to-all, fetched: each rank fetches its block of every input.
+//
+// Memory traffic of p ranks and blocks of m bytes: p^2 m read, p^2 m written, which is the least.
+#include "algorithms/fetched.h"
+
+namespace railccl::algorithms {
+namespace {
+
+bool supports(const plan::Request& request, const topology::Topology& topology) {
+  return request.collective == Collective::all_to_all && one_host(topology);
+}
+
+plan::Cost cost(const plan::Request& request, const topology::Topology& topology,
+                const plan::Tuning&) {
+  const int p = topology.size();
+  const double block = static_cast<double>(plan::bytes_of(request));
+  return fetched_cost(p, block, (p - 1) * block);
+}
+
+Result<plan::Program> build(const plan::Request& request, const topology::Topology& topology,
+                            const plan::Tuning&, int rank) {
+  Builder b(request, topology.size(), rank, "fetched");
+  for (int k = 0; k < b.ranks(); k++) {
+    const int from = rank_after(b, k);
+    b.copy(my_part(b, input_of(b, from)), block_of(b, b.output(), from).slice());
+  }
+  part(b);
+  return std::move(b).take();
+}
+
+}  // namespace
+
+RAILCCL_ALGORITHM(all_to_all_fetched){Collective::all_to_all, "fetched", supports, cost, build,
+                                      Reach::fetched};
+
+}  // namespace railccl::algorithms

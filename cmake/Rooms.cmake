@@ -1,4 +1,6 @@
-# railccl_room(NAME DIR BELOW ROOM... LINK LIBRARY... [WITHOUT FILE...]): a static library of DIR/*.cc.
+# railccl_room(NAME DIR BELOW ROOM... LINK LIBRARY... [WITHOUT FILE...] [TOGETHER]): a static library
+# of DIR/*.cc. TOGETHER: sanitized builds compile several files as one, so names in their unnamed
+# namespaces differ.
 #
 # Headers are included as "room/file.h". Each room's folder is reachable only through its own
 # include root (a link in the build tree), and a room gets just the roots of the rooms in BELOW and
@@ -31,7 +33,7 @@ target_include_directories(railccl_options INTERFACE ${PROJECT_SOURCE_DIR}/inclu
 target_compile_definitions(railccl_options INTERFACE RAILCCL_VERSION="${PROJECT_VERSION}")
 
 function(railccl_room name directory)
-  cmake_parse_arguments(ARG "OWN_FLAGS" "" "BELOW;LINK;EXTRA;WITHOUT" ${ARGN})
+  cmake_parse_arguments(ARG "OWN_FLAGS;TOGETHER" "" "BELOW;LINK;EXTRA;WITHOUT" ${ARGN})
   file(GLOB sources CONFIGURE_DEPENDS ${directory}/*.cc)
   list(REMOVE_ITEM sources ${ARG_WITHOUT} "")
   set(root ${CMAKE_BINARY_DIR}/rooms/${name})
@@ -45,6 +47,10 @@ function(railccl_room name directory)
   target_link_libraries(railccl_${name} PUBLIC railccl_options PRIVATE ${ARG_LINK})
   if(NOT ARG_OWN_FLAGS)
     railccl_precompile(rooms railccl_${name})
+  endif()
+  # Several files at a time: what they share is compiled and instrumented once.
+  if(ARG_TOGETHER AND RAILCCL_SANITIZE)
+    set_target_properties(railccl_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
   endif()
 endfunction()
 
@@ -76,8 +82,8 @@ ${rows}  };
 ")
 endfunction()
 
-# railccl_unhurried(FILE...): sources of this folder that parse options and print, once per run:
-# optimized, the templates of CLI11 take twice as long to compile.
+# railccl_unhurried(FILE...): sources of this folder that parse options, read files and print, once
+# per run: optimized, the templates of CLI11 and JSON take twice as long to compile.
 function(railccl_unhurried)
   set(level -O1)
   if(RAILCCL_SANITIZE)

@@ -116,14 +116,14 @@ std::vector<Candidate> candidates_of(const std::vector<Host>& hosts) {
 }
 
 /// One rail before it has a number.
-struct Draft {
+struct RailDraft {
   std::vector<Place> nics;
   std::string reason;
 };
 
 /// Takes candidates with the most hosts first, so that a NIC with several addresses goes where it
 /// meets the most others; each NIC joins one rail only.
-std::vector<Draft> detected(std::vector<Host>& hosts) {
+std::vector<RailDraft> detected(std::vector<Host>& hosts) {
   std::vector<Candidate> candidates = candidates_of(hosts);
   std::stable_sort(candidates.begin(), candidates.end(),
                    [](const Candidate& a, const Candidate& b) {
@@ -131,7 +131,7 @@ std::vector<Draft> detected(std::vector<Host>& hosts) {
                             std::tuple(a.hosts, b.preference, b.nics.front());
                    });
   std::set<Place> taken;
-  std::vector<Draft> drafts;
+  std::vector<RailDraft> drafts;
   for (Candidate& candidate : candidates) {
     std::erase_if(candidate.nics, [&](const Place& place) { return taken.count(place) > 0; });
     candidate.count_hosts();
@@ -171,8 +171,8 @@ bool neighbours(std::vector<Host>& hosts, const std::vector<Place>& nics, const 
   });
 }
 
-std::vector<Draft> by_hand(std::vector<Host>& hosts) {
-  std::map<int, Draft> numbered;
+std::vector<RailDraft> by_hand(std::vector<Host>& hosts) {
+  std::map<int, RailDraft> numbered;
   for (size_t h = 0; h < hosts.size(); h++)
     for (size_t n = 0; n < hosts[h].nics.size(); n++)
       if (hosts[h].nics[n].rail >= 0) numbered[hosts[h].nics[n].rail].nics.push_back({h, n});
@@ -185,7 +185,7 @@ std::vector<Draft> by_hand(std::vector<Host>& hosts) {
           joined[number].push_back({h, n});
           break;
         }
-  std::vector<Draft> drafts;
+  std::vector<RailDraft> drafts;
   for (auto& [number, draft] : numbered) {
     draft.reason =
         fmt::format("RAILCCL_RAILS puts {} on rail {}", members_text(hosts, draft.nics), number);
@@ -222,14 +222,14 @@ std::vector<Rail> form_rails(std::vector<Host>& hosts) {
     return std::any_of(host.nics.begin(), host.nics.end(),
                        [](const Nic& nic) { return nic.rail >= 0; });
   });
-  std::vector<Draft> drafts = manual ? by_hand(hosts) : detected(hosts);
+  std::vector<RailDraft> drafts = manual ? by_hand(hosts) : detected(hosts);
   if (!manual)
     std::sort(drafts.begin(), drafts.end(),
-              [](const Draft& a, const Draft& b) { return a.nics.front() < b.nics.front(); });
+              [](const RailDraft& a, const RailDraft& b) { return a.nics.front() < b.nics.front(); });
   for (Host& host : hosts)
     for (Nic& nic : host.nics) nic.rail = -1;
   std::vector<Rail> rails;
-  for (Draft& draft : drafts) {
+  for (RailDraft& draft : drafts) {
     if (rails.size() == static_cast<size_t>(kRailsMax)) break;
     for (const Place& place : draft.nics) at(hosts, place).rail = static_cast<int>(rails.size());
     rails.push_back({std::move(draft.reason), slowest(hosts, draft.nics)});

@@ -16,7 +16,6 @@
 namespace railccl::runtime {
 namespace {
 
-constexpr size_t kLengthBytes = sizeof(uint64_t);
 constexpr size_t kReadBytes = 64 << 10;
 constexpr int kReadsMax = 64;  // per turn, so that one socket cannot occupy the thread
 constexpr size_t kBacklogBytesMax = 1 << 20;

@@ -87,7 +87,7 @@ constexpr uint32_t kStop = ~uint32_t{0};
 
 /// How a thread waits for a flag to have a value; false when it has become kStop instead, or the
 /// deadline passed.
-using Wait = bool (*)(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline);
+using FlagWait = bool (*)(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline);
 
 // All loads of flags acquire; their partners are the release stores of whoever sets the flag.
 bool spin_until(std::atomic<uint32_t>& flag, uint32_t value, const Deadline& deadline) {
@@ -138,7 +138,7 @@ struct Sampling {
 
 /// Seconds of one handover between a thread on `first` and one on `second`, both waiting by `wait`;
 /// a sample is `rounds` there and back.
-Result<double> ping_pong(int first, int second, Wait wait, int rounds, const Sampling& sampling,
+Result<double> ping_pong(int first, int second, FlagWait wait, int rounds, const Sampling& sampling,
                          const Deadline& deadline) {
   struct alignas(64) Line {
     std::atomic<uint32_t> turn{0};
@@ -430,14 +430,14 @@ size_t memory_bytes(size_t threads, uint64_t last_level_cache_bytes) {
 
 /// Traffic in bytes per second (read plus written) of copies on `cpus` at once, with both kinds of
 /// stores.
-struct Traffic {
+struct MemoryTraffic {
   double ordinary = 0, streaming = 0;
 };
 
 /// Each thread times pieces of its copies, so short that most of them pass without an interruption;
 /// the middle one counts, since the best would come from when the other threads were interrupted.
-Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, const Sampling& sampling,
-                               const Deadline& deadline) {
+Result<MemoryTraffic> memory_traffic(const std::vector<int>& cpus, size_t bytes,
+                                     const Sampling& sampling, const Deadline& deadline) {
   constexpr size_t kPiece = 512 << 10;
   const auto all = static_cast<uint32_t>(cpus.size());
   const Deadline end = Deadline::after_ms(sampling.budget_ms);
@@ -479,7 +479,7 @@ Result<Traffic> memory_traffic(const std::vector<int>& cpus, size_t bytes, const
       std::nth_element(of_thread.begin(), middle, of_thread.end());
       sums[kind] += *middle;
     }
-  return Traffic{sums[0], sums[1]};
+  return MemoryTraffic{sums[0], sums[1]};
 }
 
 std::vector<int> allowed_cpus() {
@@ -609,10 +609,10 @@ Result<Speeds> measure(const std::vector<int>& cpus, uint64_t last_level_cache_b
     if (*rate == 0) *rate = speeds.message_bytes_per_s / 2;
   const size_t bytes = memory_bytes(spread.size(), last_level_cache_bytes);
   const Sampling memory = {1 + times, times * 40};
-  RAILCCL_TRY(const Traffic one, memory_traffic({first}, bytes, memory, deadline));
+  RAILCCL_TRY(const MemoryTraffic one, memory_traffic({first}, bytes, memory, deadline));
   speeds.core_traffic_bytes_per_s = one.ordinary;
   speeds.core_streaming_bytes_per_s = one.streaming;
-  Traffic all = one;
+  MemoryTraffic all = one;
   if (spread.size() > 1) {
     RAILCCL_TRY(all, memory_traffic(spread, bytes, memory, deadline));
   }

@@ -20,8 +20,7 @@
 namespace railccl::runtime {
 namespace {
 
-constexpr uint64_t kKnockMagic = 0x6c6c616320666f72;
-constexpr size_t kLengthBytes = sizeof(uint64_t);
+constexpr uint64_t kRollMagic = 0x6c6c616320666f72;
 constexpr uint64_t kKnockBytes = 3 * sizeof(uint64_t);
 constexpr size_t kStrangersMax = 64;
 constexpr int64_t kStrangerNs = 5'000'000'000;
@@ -301,7 +300,7 @@ void RollCall::connect(int rank) {
   Line line;
   line.rank = rank;
   line.out = framed(
-      std::move(Packer().add(kKnockMagic).add(place_.job).add(static_cast<uint64_t>(place_.rank)))
+      std::move(Packer().add(kRollMagic).add(place_.job).add(static_cast<uint64_t>(place_.rank)))
           .take());
   auto endpoints = parse_endpoints(place_.addresses[static_cast<size_t>(rank)]);
   if (endpoints.is_ok()) line.others = std::move(endpoints).value();
@@ -380,7 +379,7 @@ bool RollCall::take_frame(Line& line) {
   if (line.rank < 0) {
     Unpacker unpacker(body);
     uint64_t magic = 0, job = 0, rank = 0;
-    line.done = !unpacker.get(&magic) || magic != kKnockMagic || !unpacker.get(&job) ||
+    line.done = !unpacker.get(&magic) || magic != kRollMagic || !unpacker.get(&job) ||
                 job != place_.job || !unpacker.get(&rank) ||
                 rank >= static_cast<uint64_t>(ranks_) ||
                 rank == static_cast<uint64_t>(place_.rank) || !unpacker.at_end();

@@ -19,7 +19,6 @@ namespace {
 
 constexpr int kSliceMs = 50;  // how late a cancel may be noticed
 constexpr size_t kEndpointsMax = 16;
-constexpr size_t kLengthBytes = sizeof(uint64_t);
 
 bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
 

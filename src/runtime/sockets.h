@@ -19,6 +19,9 @@
 
 namespace railccl::runtime {
 
+/// Of a frame's length, in front of it.
+inline constexpr size_t kLengthBytes = sizeof(uint64_t);
+
 /// How long a wait may last, and who may end it early. `cancel` may be null.
 struct WaitLimit {
   Deadline deadline = Deadline::never();

@@ -242,11 +242,14 @@ Status OpenBuffers::look_aside() {
   const Header mine = header();
   for (const Talk& talk : talks_) {
     if (talk.wire == nullptr || talk.heard || talk.got > 0) continue;
-    RAILCCL_TRY(const std::optional<Header> other, talk.wire->other_header(mine.bytes));
-    if (!other || same_call(*other, mine)) continue;
-    // What was asked for may have come just before.
+    const auto other = talk.wire->other_header(mine.bytes);
+    if (other.is_ok() && (!*other || same_call(**other, mine))) continue;
+    // What was asked for may have come just before; what a lost peer wrote was there before its
+    // loss showed.
     RAILCCL_TRY(const bool arrived, talk.wire->header_arrived(mine.bytes));
-    if (!arrived) return calls_differ(wires_.rank(), talk.wire->peer(), mine, *other, &mismatch_);
+    if (arrived) continue;
+    return other.is_ok() ? calls_differ(wires_.rank(), talk.wire->peer(), mine, **other, &mismatch_)
+                         : other.status();
   }
   return ok();
 }

@@ -396,6 +396,7 @@ Row Bench::measure(const Case& what) {
   row.algorithm = choice.algorithm;
   row.transport = choice.transport;
   row.channels = choice.channels;
+  row.predicted_us = choice.predictedUs;
   row.bound_us = choice.boundUs;
   if (options_.each) {
     row.times_us = std::move(times);

@@ -34,6 +34,7 @@ struct Row {
   std::string algorithm;
   std::string transport;
   int channels = 0;
+  double predicted_us = 0;              // by the cost model, which chose the algorithm
   double bound_us = 0;                  // no algorithm can be faster on the topology as known
   std::optional<railcclProof_t> proof;  // on rank 0, with Options::prove
   // Of each iteration on rank 0, with Options::each; starts by the machine's monotonic clock.

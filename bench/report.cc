@@ -114,6 +114,7 @@ void Report::json(const Row& row) {
                                  {"algorithm", row.algorithm},
                                  {"transport", row.transport},
                                  {"channels", row.channels},
+                                 {"predicted_us", row.predicted_us},
                                  {"bound_us", row.bound_us}};
   if (row.proof) line["proof"] = json_of(*row.proof);
   if (!row.times_us.empty()) {

@@ -17,7 +17,7 @@ import time
 BENCH = sys.argv[1]
 ARGS = ["all_reduce", "-b", "8", "-e", "8K", "-f", "8", "-n", "3", "--json"]
 FIELDS = ["collective", "bytes", "count", "type", "redop", "ranks", "time_us", "algbw_gbs",
-          "busbw_gbs", "wrong", "algorithm", "transport", "bound_us"]
+          "busbw_gbs", "wrong", "algorithm", "transport", "predicted_us", "bound_us"]
 
 
 def free_port():

@@ -224,8 +224,9 @@ std::vector<Rail> form_rails(std::vector<Host>& hosts) {
   });
   std::vector<RailDraft> drafts = manual ? by_hand(hosts) : detected(hosts);
   if (!manual)
-    std::sort(drafts.begin(), drafts.end(),
-              [](const RailDraft& a, const RailDraft& b) { return a.nics.front() < b.nics.front(); });
+    std::sort(drafts.begin(), drafts.end(), [](const RailDraft& a, const RailDraft& b) {
+      return a.nics.front() < b.nics.front();
+    });
   for (Host& host : hosts)
     for (Nic& nic : host.nics) nic.rail = -1;
   std::vector<Rail> rails;

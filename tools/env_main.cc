@@ -4,7 +4,6 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 
 namespace {
@@ -14,10 +13,12 @@ std::string or_dash(const char* text) { return text == nullptr || *text == 0 ? "
 void print_table(const railcclSetting_t* rows, int count) {
   for (int i = 0; i < count; i++) {
     const railcclSetting_t& row = rows[i];
-    const char* value = std::getenv(row.name);
+    const char *value = nullptr, *file = nullptr;
+    std::string origin;
+    if (railcclGetSetting(row.name, &value, &file) == ncclSuccess && value != nullptr)
+      origin = std::string(", set in ") + (file == nullptr ? "the environment" : file);
     std::printf("%s=%s\n    %s, default %s%s\n    %s\n", row.name, value == nullptr ? "" : value,
-                row.kind, or_dash(row.defaultText).c_str(),
-                value == nullptr ? "" : ", set in the environment", row.meaning);
+                row.kind, or_dash(row.defaultText).c_str(), origin.c_str(), row.meaning);
   }
 }
 

@@ -211,6 +211,10 @@ typedef struct railcclSetting_v1 {
 /* All of them: *settings is an array of *count rows that lives as long as the library. */
 ncclResult_t railcclGetSettings(const railcclSetting_t** settings, int* count);
 
+/* What a variable is set to: *value is its text, null when nothing sets it, *file the configuration
+ * file that does, null when it is the environment. Both live until the environment is changed. */
+ncclResult_t railcclGetSetting(const char* name, const char** value, const char** file);
+
 /* Checks the process's environment as making a communicator would: ncclInvalidArgument and a text
  * that names the variable and its value when one is malformed. */
 ncclResult_t railcclCheckEnvironment(void);

@@ -152,6 +152,18 @@ ncclResult_t railcclGetSettings(const railcclSetting_t** settings, int* count) {
   });
 }
 
+ncclResult_t railcclGetSetting(const char* name, const char** value, const char** file) {
+  return api::call("railcclGetSetting", [&]() -> Status {
+    RAILCCL_CHECK(not_null(name, "name"));
+    RAILCCL_CHECK(not_null(value, "value"));
+    RAILCCL_CHECK(not_null(file, "file"));
+    const SettingOrigin origin = origin_of(name);
+    *value = origin.value;
+    *file = origin.file;
+    return ok();
+  });
+}
+
 ncclResult_t railcclCheckEnvironment(void) {
   return api::call("railcclCheckEnvironment", []() -> Status {
     RAILCCL_TRY(const Settings settings, Settings::load());

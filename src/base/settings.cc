@@ -7,6 +7,8 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "base/conf_files.h"
+
 namespace railccl {
 namespace {
 
@@ -72,8 +74,16 @@ Status parse_bool(const char* variable, std::string_view text, bool& out) {
 
 }  // namespace
 
+SettingOrigin origin_of(const char* variable) {
+  if (const char* value = std::getenv(variable)) return {value, nullptr};
+  static const ConfValues* const values = new ConfValues(conf_values(std::getenv));
+  const auto found = values->find(variable);
+  if (found == values->end()) return {};
+  return {found->second.value.c_str(), found->second.file.c_str()};
+}
+
 Result<Settings> Settings::load() {
-  return load([](const char* variable) -> const char* { return std::getenv(variable); });
+  return load([](const char* variable) { return origin_of(variable).value; });
 }
 
 Result<Settings> Settings::load(const std::function<const char*(const char*)>& get) {

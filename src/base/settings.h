@@ -5,7 +5,8 @@
 // variable, the value and what was expected; it is never taken for a zero.
 //
 // Read once per communicator (load()), then passed down as a value: nothing else in the library
-// calls getenv. Immutable after load; safe to share between threads.
+// calls getenv. What the environment leaves open configuration files may say (conf_files.h), which
+// are read once per process. Immutable after load; safe to share between threads.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +32,7 @@ struct Settings {
 #undef RAILCCL_SETTING_BOOL
 #undef RAILCCL_SETTING_TEXT
 
-  /// From the process environment.
+  /// From the process environment and configuration files.
   static Result<Settings> load();
   /// From any source; `get` returns null for an absent variable. For tests and configuration files.
   static Result<Settings> load(const std::function<const char*(const char*)>& get);
@@ -45,6 +46,13 @@ struct SettingRow {
   const char* meaning;
 };
 std::vector<SettingRow> setting_rows();
+
+/// Where a variable's value comes from. Valid until the environment is changed.
+struct SettingOrigin {
+  const char* value = nullptr;  // null: nowhere, the default counts
+  const char* file = nullptr;   // null: the environment
+};
+SettingOrigin origin_of(const char* variable);
 
 /// The values of `settings`, as texts in the order of setting_rows(); numbers in decimal, sizes in
 /// bytes, booleans as 0 or 1.

@@ -140,9 +140,10 @@ const char* const kOwnNames[] = {
     "railcclGetVersion",     "railcclStreamCreate",  "railcclStreamSynchronize",
     "railcclStreamQuery",    "railcclStreamDestroy", "railcclGetUniqueIdAt",
     "railcclCommLastChoice", "railcclGetSettings",   "railcclCheckEnvironment",
-    "railcclRequestCreate",  "railcclRequestStart",  "railcclRequestDestroy",
-    "railcclCommMeeting",    "railcclCommPaths",     "railcclCommProve",
-    "railcclCommProtect",    "railcclCommRecover",   "railcclCommLost",
+    "railcclGetSetting",     "railcclRequestCreate", "railcclRequestStart",
+    "railcclRequestDestroy", "railcclCommMeeting",   "railcclCommPaths",
+    "railcclCommProve",      "railcclCommProtect",   "railcclCommRecover",
+    "railcclCommLost",
 };
 
 std::string output_of(const std::string& command) {

@@ -406,6 +406,10 @@ TEST(Railccl, VersionSettingsAndChoice) {
   ASSERT_GT(count, 10);
   EXPECT_STREQ(settings[0].name, "NCCL_ALGO");
   OK(railcclCheckEnvironment());
+  const char *value = "", *file = "";
+  OK(railcclGetSetting("NCCL_NOBODY_SETS_THIS", &value, &file));
+  EXPECT_EQ(value, nullptr);
+  EXPECT_EQ(railcclGetSetting(nullptr, &value, &file), ncclInvalidArgument);
   Ranks ranks(2);
   ranks.each([](int, ncclComm_t comm) {
     railcclChoice_t choice = RAILCCL_CHOICE_INITIALIZER;

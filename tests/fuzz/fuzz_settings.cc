@@ -1,6 +1,7 @@
 // fuzz-link: railccl_runtime
-// Environments, as lines VARIABLE=value: settings are loaded, or refused with the variable and its
-// value named; NCCL_ALGO and NCCL_SOCKET_IFNAME are then read by those who own their languages.
+// Configuration files, which are lines VARIABLE=value, as environments: settings are loaded, or
+// refused with the variable and its value named; NCCL_ALGO and NCCL_SOCKET_IFNAME are then read by
+// those who own their languages.
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
@@ -8,6 +9,7 @@
 #include <string>
 
 #include "algorithms/algorithm.h"
+#include "base/conf_files.h"
 #include "base/interfaces.h"
 #include "base/settings.h"
 #include "runtime/algorithm_filter.h"
@@ -39,14 +41,7 @@ std::vector<Interface> some_interfaces() {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
-  std::map<std::string, std::string> environment;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find('\n', at), text.size());
-    const std::string line = text.substr(at, end - at);
-    at = end + 1;
-    if (const size_t equals = line.find('='); equals != std::string::npos)
-      environment[line.substr(0, equals)] = line.substr(equals + 1);
-  }
+  const std::map<std::string, std::string> environment = parse_conf(text);
   const auto settings = Settings::load([&](const char* variable) -> const char* {
     const auto found = environment.find(variable);
     return found == environment.end() ? nullptr : found->second.c_str();

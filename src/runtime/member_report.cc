@@ -30,6 +30,70 @@ Result<std::string> Member::paths() const {
   return text_of(parts_.wires->report(), *topology, rank());
 }
 
+Picture Member::picture() const {
+  Picture picture;
+  picture.name = config_.name;
+  picture.taken_ns = now_ns();
+  picture.made_ns = started_ns_;
+  picture.rank = rank();
+  picture.ranks = size();
+  picture.entered = sequence_.load(std::memory_order_relaxed);
+  const uint64_t waiting = turns_.waiting();
+  picture.queued = waiting > 0 ? waiting - 1 : 0;  // the first one has its turn
+  picture.collectives = collectives_.load(std::memory_order_relaxed);
+  picture.topology = topology();
+  const bool met = picture.topology != nullptr;
+  if (met) {  // what parts_ points to stays until this rank is not observed any more
+    picture.job = parts_.job;
+    picture.host = picture.topology->host_of(rank()).name;
+    picture.finished = parts_.control->finished();
+    picture.news = parts_.control->news();
+    picture.processes = parts_.processes;
+    picture.paths = parts_.wires->report();
+  }
+  for (const Record& record : recorder_.records())
+    picture.operations.push_back({record,
+                                  record.subject.media == 0 || !met
+                                      ? std::string()
+                                      : parts_.wires->media_text(record.subject.media),
+                                  recorder_.standing(record.number)});
+  picture.recorded = recorder_.operations();
+  picture.bytes = recorder_.bytes();
+  const Phase phase = phase_.load(std::memory_order_acquire);
+  picture.state = state_text(phase);
+  picture.failure = met ? parts_.control->verdict() : Status();
+  {
+    std::lock_guard lock(failure_mutex_);
+    if (failed_.load(std::memory_order_relaxed)) picture.failure = failure_;
+    picture.suspects = suspects_;
+    // More exact than where it stood when it last said so.
+    if (standing_ && !standing_->call.empty())
+      for (Picture::Operation& operation : picture.operations)
+        if (operation.record.sequence == standing_->sequence &&
+            operation.record.subject.kind != Subject::Kind::transfers)
+          operation.where = standing_->where;
+  }
+  if (!picture.failure.is_ok()) picture.state = "failed";
+  picture.lost = lost();
+  return picture;
+}
+
+const char* Member::state_text(Phase phase) {
+  switch (phase) {
+    case Phase::joining:
+      return "joining";
+    case Phase::ready:
+      return "works";
+    case Phase::suspended:
+      return "suspended";
+    case Phase::finalized:
+      return "finalized";
+    case Phase::failed:
+      return "failed";
+  }
+  return "?";
+}
+
 Result<Proof> Member::prove(const plan::Request& request, Reach reach) const {
   RAILCCL_CHECK(usable());
   const auto topology = this->topology();

@@ -67,7 +67,8 @@ struct Record {
 
 class Recorder {
  public:
-  /// Keeps the last `capacity` operations, rounded up to a power of two; 0: none.
+  /// Has places for `capacity` operations, rounded up to a power of two, of which all but the
+  /// oldest can be read when it is full: the next one may take that place at any time. 0: none.
   explicit Recorder(uint64_t capacity);
 
   /// A record that is open; null where nothing is recorded.

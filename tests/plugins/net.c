@@ -164,10 +164,12 @@ static result_t init(void** context, uint64_t communicator, config_t* config, lo
                      profile_t profile) {
   (void)communicator;
   if (config == NULL || config->trafficClass != -1 || profile == NULL) return kInternalError;
+  const result_t opened = open_network(logger);
+  if (opened != kSuccess) return opened;
   struct context* const made = malloc(sizeof(*made));
   made->traffic_class = config->trafficClass;
   *context = made;
-  return open_network(logger);
+  return kSuccess;
 }
 static result_t finalize(void* context) {
   free(context);

@@ -27,15 +27,15 @@ Subject subject_of(uint64_t count) {
 }
 
 TEST(Recorder, KeepsTheLastOnes) {
-  Recorder recorder(5);  // so 8
+  Recorder recorder(5);  // so 7
   for (uint64_t i = 0; i < 20; i++)
     recorder.end(recorder.begin(100 + i, subject_of(i)), Record::State::done);
   const std::vector<Record> records = recorder.records();
-  ASSERT_EQ(records.size(), 8u);
-  for (uint64_t i = 0; i < 8; i++) {
-    EXPECT_EQ(records[i].number, 12 + i);
-    EXPECT_EQ(records[i].sequence, 112 + i);
-    EXPECT_EQ(records[i].subject.request, sum_request(12 + i));
+  ASSERT_EQ(records.size(), 7u);
+  for (uint64_t i = 0; i < 7; i++) {
+    EXPECT_EQ(records[i].number, 13 + i);
+    EXPECT_EQ(records[i].sequence, 113 + i);
+    EXPECT_EQ(records[i].subject.request, sum_request(13 + i));
     EXPECT_EQ(records[i].state, Record::State::done);
   }
   EXPECT_EQ(recorder.operations(), 20u);
@@ -64,7 +64,7 @@ TEST(Recorder, StampsAreTimes) {
   const int64_t after = now_ns();
   usleep(20'000);
   const Record record = recorder.records().at(0);
-  constexpr int64_t kSlackNs = 200'000;
+  constexpr int64_t kSlackNs = 5'000'000;  // another thread may have had the core between the two
   EXPECT_NEAR(static_cast<double>(record.start_ns), static_cast<double>(before), kSlackNs);
   EXPECT_NEAR(static_cast<double>(record.end_ns), static_cast<double>(after), kSlackNs);
   EXPECT_EQ(record.state, Record::State::failed);

@@ -9,7 +9,6 @@
 #include "runtime/group.h"
 #include "runtime/pack.h"
 #include "runtime/prove.h"
-#include "runtime/status_socket.h"
 #include "runtime/verdict.h"
 
 namespace railccl::runtime {
@@ -99,14 +98,9 @@ Member::Member(int rank, int ranks, Config config, Settings settings)
       ranks_(ranks),
       config_(std::move(config)),
       settings_(std::move(settings)),
-      alarm_(std::make_shared<Alarm>()),
-      recorder_(static_cast<uint64_t>(settings_.record)) {
-  observed_ = Observed::add([this] { return picture(); });
-  open_status_socket();
-}
+      alarm_(std::make_shared<Alarm>()) {}
 
 Member::~Member() {
-  observed_->end();
   if (background_ != nullptr) {
     if (background_->on_own_thread()) {
       retire(std::move(background_));
@@ -250,7 +244,7 @@ Call without_ignored(Call call) {
 }  // namespace
 
 Status Member::start(const Call& call, Stream* stream) {
-  Status status = fine() ? ok() : settle(usable());
+  Status status = settle(usable());
   if (status.is_ok()) status = check(call);
   if (!status.is_ok()) {
     if (status.scope() == Scope::communicator) note_refused(without_ignored(call), stream);
@@ -276,7 +270,7 @@ Status Member::prepare(const Call& call) {
 }
 
 Status Member::start_prepared(const Call& call, Stream* stream) {
-  const Status status = fine() ? ok() : settle(usable());
+  const Status status = settle(usable());
   if (!status.is_ok()) {
     if (status.scope() == Scope::communicator) note_refused(without_ignored(call), stream);
     refuse(status);
@@ -325,53 +319,27 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
                        .scaling = kernels::scaling_of(call.request.op, call.request.datatype,
                                                       size(), call.factor)});
   Wait wait(patience_);
-  Recorder::Entry* entry = nullptr;
   if (begun.is_ok() && execution.is_strip()) {
     do {
       const Strip::State state = execution.step_strip();
       if (state == Strip::State::done) {
-        const int looks = wait.looks();
         wait.over();
         wires().ring();
         control().note_done(sequence);
         note_choice(*plan);
         count_success();
-        recorder_.end_small(entry, sequence, plan->subject.get(), looks);
         turns_.leave(ticket);
         return ok();
       }
-      // What it waits for is under way: until it comes there is time.
-      if (entry == nullptr) entry = recorder_.begin_small(sequence, plan->subject.get());
       if (state == Strip::State::differs || failed_here()) break;
       // Who has not answered by now may be asleep.
       if (wait.looks() == kRingAfter || wait.will_yield()) wires().ring();
     } while (wait.stay_awake());
   }
-  if (entry == nullptr) entry = recorder_.begin_small(sequence, plan->subject.get());
-  Share share(*this, call, ticket, plan, sequence, entry);
+  Share share(*this, call, ticket, plan, sequence);
   if (!begun.is_ok()) share.fail(begun);
   return run(std::span<Share>(&share, 1), wait);
 }
-
-Subject Member::subject_of(const plan::Request& request) const {
-  Subject subject;
-  subject.request = request;
-  const uint64_t elements = std::max(plan::input_elements(request, size(), rank()),
-                                     plan::output_elements(request, size(), rank()));
-  subject.bytes = elements * size_of(request.datatype);
-  return subject;
-}
-
-namespace {
-
-Subject with_way(Subject subject, const Chosen& chosen, const Execution& execution) {
-  subject.algorithm = chosen.algorithm;
-  subject.media = execution.media();
-  subject.channels = static_cast<uint16_t>(chosen.tuning.channels);
-  return subject;
-}
-
-}  // namespace
 
 Result<ReadyPlan*> Member::plan_for(const plan::Request& request, Reach reach) {
   reach = best_reach(request.collective, reach);
@@ -387,9 +355,7 @@ Result<ReadyPlan*> Member::plan_for(const plan::Request& request, Reach reach) {
   RAILCCL_TRY(auto execution, Execution::make(std::move(program).value(), *parts_.wires));
   log::trace("{}: {} by {}, {} channels, chunks of {}", title(), plan::text_of(request),
              chosen.algorithm->name, chosen.tuning.channels, chosen.tuning.chunk_elements);
-  auto subject = recorder_.keep(with_way(subject_of(request), chosen, *execution));
-  return plans.insert(request, {std::move(execution), chosen, bound_seconds(request, topology),
-                                std::move(subject)});
+  return plans.insert(request, {std::move(execution), chosen, bound_seconds(request, topology)});
 }
 
 Result<ReadyPlan*> Member::weighing_due(const plan::Request& request) {
@@ -514,14 +480,12 @@ void Member::fail(const Status& why) {
 /// Ends what runs, after failure_ is set.
 void Member::give_in(const Status& why) {
   cancel_.store(true, std::memory_order_release);
-  std::unique_lock lock(life_);
+  std::lock_guard lock(life_);
   // Where a verdict follows, that is what people want to read.
-  const bool verdict_follows = roll_call_ != nullptr && calls_the_roll(why.code());
-  if (why.code() == Code::aborted || verdict_follows) {
+  if (why.code() == Code::aborted || (roll_call_ != nullptr && calls_the_roll(why.code()))) {
     log::info("{}: {}", title(), why.text());
   } else {
     log::warn("{}: {}", title(), why.text());
-    why.note_told();
   }
   Phase phase = phase_.load(std::memory_order_acquire);
   if (phase == Phase::joining) phase_.store(Phase::failed, std::memory_order_release);
@@ -530,10 +494,7 @@ void Member::give_in(const Status& why) {
     parts_.wires->abort(why);
     parts_.wires->wake();
   }
-  if (verdict_follows) return roll_call_->begin();
-  lock.unlock();
-  // What was asked for leaves no dump.
-  if (why.code() != Code::aborted && why.code() != Code::invalid_argument) dump();
+  if (roll_call_ != nullptr && calls_the_roll(why.code())) roll_call_->begin();
 }
 
 void Member::abort(const std::string& why) {

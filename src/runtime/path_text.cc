@@ -20,9 +20,9 @@ const char* name_of(transport::PathState::What what) {
 
 }  // namespace
 
-using Json = nlohmann::ordered_json;
-
-Json json_of(const transport::PathReport& report, const topology::Topology& topology, int rank) {
+std::string text_of(const transport::PathReport& report, const topology::Topology& topology,
+                    int rank) {
+  using Json = nlohmann::ordered_json;
   const topology::Host& host = topology.host_of(rank);
   Json rails = Json::array();
   for (size_t rail = 0; rail < topology.rails().size(); rail++) {
@@ -52,14 +52,10 @@ Json json_of(const transport::PathReport& report, const topology::Topology& topo
   Json events = Json::array();
   for (const auto& event : report.events)
     events.push_back({{"unix_ms", event.unix_ms}, {"text", event.text}});
-  return {{"rank", rank},   {"ranks", topology.size()}, {"host", host.name},
-          {"rails", rails}, {"paths", paths},           {"events", events}};
-}
-
-std::string text_of(const transport::PathReport& report, const topology::Topology& topology,
-                    int rank) {
+  const Json all = {{"rank", rank},   {"ranks", topology.size()}, {"host", host.name},
+                    {"rails", rails}, {"paths", paths},           {"events", events}};
   // Names come from other machines: what is not UTF-8 is replaced, not thrown at the caller.
-  return json_of(report, topology, rank).dump(2, ' ', false, Json::error_handler_t::replace);
+  return all.dump(2, ' ', false, Json::error_handler_t::replace);
 }
 
 }  // namespace railccl::runtime

@@ -3,7 +3,6 @@
 // Pure function, any thread.
 #pragma once
 
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "topology/topology.h"
@@ -13,9 +12,6 @@ namespace railccl::runtime {
 
 /// {"rank", "ranks", "host", "rails": [...], "paths": [...], "events": [...]}; docs/operations.md
 /// says what each means.
-nlohmann::ordered_json json_of(const transport::PathReport& report,
-                               const topology::Topology& topology, int rank);
-/// The same as text.
 std::string text_of(const transport::PathReport& report, const topology::Topology& topology,
                     int rank);
 

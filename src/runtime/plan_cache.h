@@ -11,7 +11,6 @@
 #include "plan/plan.h"
 #include "runtime/chooser.h"
 #include "runtime/execute.h"
-#include "runtime/recorder.h"
 
 namespace railccl::runtime {
 
@@ -19,7 +18,6 @@ struct ReadyPlan {
   std::unique_ptr<Execution> execution;
   Chosen chosen;
   double bound_s = 0;
-  std::shared_ptr<const PackedSubject> subject;  // for the recorder
 };
 
 class PlanCache {

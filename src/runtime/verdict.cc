@@ -60,8 +60,7 @@ bool parse_account(std::string_view bytes, Account* account) {
          unpacker.get(&account->code) && unpacker.get(&account->failure) && unpacker.at_end();
 }
 
-Verdict verdict_of(const RollResult& roll, const std::vector<std::string>& who) {
-  std::vector<Suspect> suspects;
+Status verdict_of(const RollResult& roll, const std::vector<std::string>& who) {
   std::map<int, Account> accounts;
   std::map<Gone, std::vector<int>> gone;
   for (size_t rank = 0; rank < roll.texts.size(); rank++) {
@@ -84,7 +83,6 @@ Verdict verdict_of(const RollResult& roll, const std::vector<std::string>& who) 
       names = rank_list(ranks);
     }
     join(&text, fmt::format("{} {}", names, what_became_of(how)));
-    for (const int rank : ranks) suspects.push_back({rank, what_became_of(how)});
   }
   Code code = Code::remote;
   for (const auto& [rank, account] : accounts) {
@@ -108,7 +106,7 @@ Verdict verdict_of(const RollResult& roll, const std::vector<std::string>& who) 
       if (!account.where.empty()) join(&text, fmt::format("rank {}: {}", rank, account.where));
     }
     join(&text, fmt::format("no rank was in an operation ({} were finished)", most));
-    return {Status(code, Scope::communicator, "{}", text), std::move(suspects)};
+    return Status(code, Scope::communicator, "{}", text);
   }
   const uint64_t sequence = first->entered - 1;
   std::vector<int> inside, finished, missing;
@@ -134,13 +132,8 @@ Verdict verdict_of(const RollResult& roll, const std::vector<std::string>& who) 
   join(&state, list(missing, "has not entered it", "have not entered it"), ", ");
   for (const auto& [call, ranks] : elsewhere)
     join(&state, list(ranks, "is", "are") + " in " + call + " instead", ", ");
-  const std::string what = fmt::format("{} as operation {}", first->call, sequence);
-  join(&text, fmt::format("{}: {}", what, state));
-  for (const int rank : missing) suspects.push_back({rank, "has not entered " + what});
-  for (const auto& [call, ranks] : elsewhere)
-    for (const int rank : ranks)
-      suspects.push_back({rank, "is in " + call + " instead of " + what});
-  return {Status(code, Scope::communicator, "{}", text), std::move(suspects)};
+  join(&text, fmt::format("{} as operation {}: {}", first->call, sequence, state));
+  return Status(code, Scope::communicator, "{}", text);
 }
 
 }  // namespace railccl::runtime

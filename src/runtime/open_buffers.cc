@@ -28,7 +28,8 @@ OpenBuffers::OpenBuffers(Wires& wires, bool crowded)
     talks_[static_cast<size_t>(r)].same_process = wires_.same_process(r);
     one_process_ = one_process_ && wires_.same_process(r);
   }
-  if (!secret_bytes(&word_, sizeof word_)) fetching_ = Fetching::impossible;
+  // Without a word it says no when all ranks try: they decide together.
+  if (!secret_bytes(&word_, sizeof word_)) word_ = 0;
   landmark_ = {transport::own_process(), reinterpret_cast<uintptr_t>(&word_), word_};
 }
 
@@ -266,7 +267,7 @@ Status OpenBuffers::decide() {
       reach_ = Reach::open;
       return ok();
     case Phase::introducing:
-      answer_ = 1;
+      answer_ = word_ != 0 ? 1 : 0;
       for (const Talk& talk : talks_)
         if (talk.wire != nullptr && !transport::can_read(talk.landmark)) answer_ = 0;
       start_talk(Phase::trying);

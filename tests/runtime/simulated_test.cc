@@ -86,10 +86,13 @@ void live_through(uint64_t seed, Tally* tally) {
     plan::Tuning tuning;
   };
   std::vector<Operation> operations;
+  // Every arrival lets all ranks step: many elements in crumbs would show no more, for minutes.
+  const uint64_t count_max =
+      std::min<uint64_t>(4000, 16 * std::min(options.segment_bytes_max, options.credit_bytes));
   while (operations.size() < 2) {
     const auto& rows = algorithms::all();
     const Algorithm* algorithm = rows[random.below(rows.size())];
-    const Request request = random_request(random, algorithm->collective, ranks, 4000);
+    const Request request = random_request(random, algorithm->collective, ranks, count_max);
     // Nothing here exchanges where buffers are.
     if (algorithm->reach != algorithms::Reach::none || !algorithm->supports(request, topology))
       continue;

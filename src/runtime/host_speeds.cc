@@ -25,6 +25,7 @@
 #include "kernels/kernels.h"
 #include "runtime/cache_folder.h"
 #include "runtime/measure.h"
+#include "runtime/measured_cores.h"
 
 namespace railccl::runtime {
 

@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "ranks.h"
 #include "runtime/host_speeds.h"
+#include "runtime/measured_cores.h"
 
 namespace railccl::test {
 namespace {

@@ -31,7 +31,7 @@ class CircleCost {
   /// rounds fall to the wires between hosts in the proportion of the edges that are such wires.
   void ring(double rounds, double bytes) {
     if (size() < 2) return;
-    const double outer = rounds * send_to(1, bytes) / size();
+    const double outer = rounds * send_to([](int index) { return index + 1; }, bytes) / size();
     cost_.outer_rounds += outer;
     cost_.inner_rounds += rounds - outer;
     cost_.outer_senders = 1;
@@ -41,7 +41,14 @@ class CircleCost {
   /// counts.
   void skip(int skip, double rounds, double bytes) {
     if (size() < 2) return;
-    (send_to(skip, bytes) > 0 ? cost_.outer_rounds : cost_.inner_rounds) += rounds;
+    (send_to([skip](int index) { return index + skip; }, bytes) > 0 ? cost_.outer_rounds
+                                                                    : cost_.inner_rounds) += rounds;
+  }
+
+  /// Those whose indices differ in one bit send `bytes` to each other, in one round.
+  void exchange(int bit, double bytes) {
+    const int outer = send_to([bit](int index) { return index ^ bit; }, bytes);
+    (outer > 0 ? cost_.outer_rounds : cost_.inner_rounds) += 1;
   }
 
   /// Everyone sends `bytes` to each other rank, in `rounds` rounds of concurrent messages.
@@ -99,11 +106,12 @@ class CircleCost {
   }
 
  private:
-  /// Number of the sends that leave their host.
-  int send_to(int skip, double bytes) {
+  /// Number of the sends that leave their host; `peer_of(index)` may wrap round.
+  template <typename PeerOf>
+  int send_to(const PeerOf& peer_of, double bytes) {
     int outer = 0;
     for (int i = 0; i < size(); i++) {
-      const int from = group_.at(i), to = group_.at(i + skip);
+      const int from = group_.at(i), to = group_.at(peer_of(i));
       meter_.add(from, to, bytes);
       if (topology_.rank(from).host != topology_.rank(to).host) outer++;
     }

@@ -7,8 +7,6 @@
 
 #include <algorithm>
 #include <cstddef>
-#include <map>
-#include <utility>
 #include <vector>
 
 #include "plan/plan.h"
@@ -25,7 +23,9 @@ inline double slowness(const topology::Topology& topology, int r) {
 class PortMeter {
  public:
   explicit PortMeter(const topology::Topology& topology)
-      : topology_(topology), ports_(static_cast<size_t>(topology.size())) {}
+      : topology_(topology),
+        ports_(static_cast<size_t>(topology.size())),
+        nics_(static_cast<size_t>(topology.nic_count())) {}
 
   void add(int from, int to, double bytes) {
     if (from == to) return;
@@ -42,8 +42,8 @@ class PortMeter {
       }
       return;
     }
-    Load& out = nics_[{source.host, source.nic}];
-    Load& in = nics_[{target.host, target.nic}];
+    Load& out = nics_[static_cast<size_t>(topology_.nic_place(from))];
+    Load& in = nics_[static_cast<size_t>(topology_.nic_place(to))];
     const double sent = bytes * slowness(topology_, from);
     const double received = bytes * slowness(topology_, to);
     out.out += sent;
@@ -60,7 +60,7 @@ class PortMeter {
       cost.inner_bytes = std::max({cost.inner_bytes, port.in, port.out});
       cost.cross_bytes = std::max({cost.cross_bytes, port.away_in, port.away_out});
     }
-    for (const auto& [where, nic] : nics_) {
+    for (const Load& nic : nics_) {
       cost.outer_bytes = std::max({cost.outer_bytes, nic.in, nic.out});
       cost.spine_bytes = std::max({cost.spine_bytes, nic.away_in, nic.away_out});
     }
@@ -73,7 +73,7 @@ class PortMeter {
   };
   const topology::Topology& topology_;
   std::vector<Load> ports_;
-  std::map<std::pair<int, int>, Load> nics_;  // (host, NIC)
+  std::vector<Load> nics_;
 };
 
 }  // namespace railccl::algorithms

@@ -100,12 +100,21 @@ Topology::Topology(std::vector<Host> hosts, std::vector<Rail> rails, std::vector
   for (size_t h = 0; h < hosts_.size(); h++)
     on_cores_.push_back(hosts_[h].machine == 0 ? static_cast<int>(of_host_[h].size())
                                                : on_machine[hosts_[h].machine]);
-  slowest_nic_bytes_per_s_ = ranks_.empty() ? kUnknownNicBytesPerS : nic_bytes_per_s(0);
-  for (int r = 1; r < size(); r++)
-    slowest_nic_bytes_per_s_ = std::min(slowest_nic_bytes_per_s_, nic_bytes_per_s(r));
+  nic_places_.resize(ranks_.size());
+  nic_speeds_.resize(ranks_.size());
+  for (const std::vector<int>& neighbours : of_host_) {
+    std::map<int, int> places;  // by NIC
+    for (const int r : neighbours) {
+      const auto [at, fresh] = places.try_emplace(rank(r).nic, nic_count_);
+      nic_count_ += fresh ? 1 : 0;
+      nic_places_[static_cast<size_t>(r)] = at->second;
+      nic_speeds_[static_cast<size_t>(r)] = nic_speed(host_of(r), rank(r).nic);
+    }
+  }
+  slowest_nic_bytes_per_s_ = ranks_.empty()
+                                 ? kUnknownNicBytesPerS
+                                 : *std::min_element(nic_speeds_.begin(), nic_speeds_.end());
 }
-
-double Topology::nic_bytes_per_s(int r) const { return nic_speed(host_of(r), rank(r).nic); }
 
 double Topology::rail_bytes_per_s(int rail, int h) const {
   double least = -1;

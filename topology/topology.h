@@ -122,7 +122,10 @@ class Topology {
   Path path(int from, int to) const;
   /// What rank r's NIC carries, for shares and prices: 10 Gbit/s where nobody knows; of one that is
   /// down little, so that a plan without it is always the better one.
-  double nic_bytes_per_s(int r) const;
+  double nic_bytes_per_s(int r) const { return nic_speeds_[static_cast<size_t>(r)]; }
+  /// A number for rank r's NIC, from 0 to nic_count(): the same for ranks that share it.
+  int nic_place(int r) const { return nic_places_[static_cast<size_t>(r)]; }
+  int nic_count() const { return nic_count_; }
   /// The least of these; that of an unknown NIC without ranks.
   double slowest_nic_bytes_per_s() const { return slowest_nic_bytes_per_s_; }
   /// What host h carries on rail `rail`: as much as the slowest of its ranks' NICs there, 0 when
@@ -156,6 +159,9 @@ class Topology {
   std::vector<int> domains_;
   std::vector<int> on_cores_;
   std::vector<int> used_hosts_;
+  std::vector<double> nic_speeds_;  // by rank
+  std::vector<int> nic_places_;
+  int nic_count_ = 0;
   double network_alpha_s_ = 15e-6;
   double oversubscription_ = 1;
   double slowest_nic_bytes_per_s_ = 0;

@@ -21,7 +21,7 @@ size_t mix(Words... words) {
 
 }  // namespace
 
-size_t Compiled::SliceHash::operator()(const Slice& slice) const {
+size_t SliceHash::operator()(const Slice& slice) const {
   return mix(static_cast<int>(slice.buffer), slice.owner, slice.offset, slice.count, slice.stride,
              slice.modulo, slice.clamp_stride, slice.limit);
 }
@@ -36,7 +36,9 @@ uint32_t Compiled::intern(const Slice& slice) {
   return at->second;
 }
 
-uint32_t Compiled::queue_of(const Ends& ends) {
+uint32_t Compiled::queue_of(Ends ends) {
+  ends.to.rank = folding_.seen(ends.from.rank, ends.to.rank);
+  ends.from.rank = folding_.stand_in(ends.from.rank);
   const auto [at, fresh] = queue_ids_.try_emplace(ends, static_cast<uint32_t>(ends_.size()));
   if (fresh) ends_.push_back(ends);
   return at->second;
@@ -81,8 +83,9 @@ Compiled::Op Compiled::compile(const plan::Program& program, int channel, const 
 }
 
 void Compiled::add(const plan::Program& program) {
-  assert(static_cast<size_t>(program.rank) + 1 == first_thread_.size());
-  scratch_[static_cast<size_t>(program.rank)] = program.scratch_elements;
+  assert(program.rank >= next_rank_ && folding_.stand_in(program.rank) == program.rank);
+  while (next_rank_ <= program.rank)
+    first_thread_[static_cast<size_t>(next_rank_++)] = static_cast<uint32_t>(threads_.size());
   for (size_t c = 0; c < program.channels.size(); c++) {
     const plan::Channel& channel = program.channels[c];
     threads_.push_back(
@@ -95,12 +98,13 @@ void Compiled::add(const plan::Program& program) {
     for (const plan::Step& step : channel.steps)
       ops_.push_back(compile(program, static_cast<int>(c), step));
   }
-  first_thread_.push_back(static_cast<uint32_t>(threads_.size()));
 }
 
 void Compiled::finish() {
+  while (static_cast<size_t>(next_rank_) < first_thread_.size())
+    first_thread_[static_cast<size_t>(next_rank_++)] = static_cast<uint32_t>(threads_.size());
   const auto thread_of = [&](const End& end) -> uint32_t {
-    const auto rank = static_cast<size_t>(end.rank);
+    const auto rank = static_cast<size_t>(folding_.stand_in(end.rank));
     const uint32_t thread = first_thread_[rank] + static_cast<uint32_t>(end.channel);
     return thread < first_thread_[rank + 1] ? thread : kNone;
   };

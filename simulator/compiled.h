@@ -3,7 +3,8 @@
 // A program's steps name slices of 64 bytes again and again, in one rank as in the next. Here each
 // different slice is kept once, a step is 20 bytes, and messages are matched to queues, one per
 // (sender, receiver, channel), once and for all. Made rank by rank, so that only one Program is in
-// memory at a time.
+// memory at a time. Of folded ranks only the stand-ins are here: what another one sends to them is
+// what its own stand-in sends, seen from there, so that both ends of a queue are theirs.
 #pragma once
 
 #include <cstdint>
@@ -12,8 +13,13 @@
 #include <vector>
 
 #include "plan/plan.h"
+#include "simulator/folding.h"
 
 namespace railccl::simulator {
+
+struct SliceHash {
+  size_t operator()(const plan::Slice& slice) const;
+};
 
 class Compiled {
  public:
@@ -38,19 +44,22 @@ class Compiled {
     size_t first_op = 0;
   };
   struct Queue {
-    int from_rank = 0, to_rank = 0;
+    int from_rank = 0, to_rank = 0;     // the sender stands in; the receiver is whom it sends to
     uint32_t from = kNone, to = kNone;  // threads; kNone where the rank lacks that channel
     bool local = false;                 // signals between two channels of a rank
   };
 
-  explicit Compiled(int ranks) : first_thread_{0}, scratch_(static_cast<size_t>(ranks)) {}
-  /// Takes rank 0's program, then rank 1's, and so on; each valid (plan::validate).
+  /// `folding` must outlive it.
+  Compiled(int ranks, const Folding& folding)
+      : folding_(folding), first_thread_(static_cast<size_t>(ranks) + 1) {}
+  /// Takes the programs of the ranks that stand in, ascending; each valid (plan::validate).
   void add(const plan::Program& program);
   /// When all are there: queues are known from here on.
   void finish();
 
   const std::vector<Thread>& threads() const { return threads_; }
   const std::vector<Queue>& queues() const { return queues_; }
+  /// Of a rank that stands in; those of all before it end there.
   uint32_t first_thread(int rank) const { return first_thread_[static_cast<size_t>(rank)]; }
   const plan::Loop& loop(uint32_t i) const { return loops_[i]; }
   const Op& op(size_t i) const { return ops_[i]; }
@@ -59,12 +68,8 @@ class Compiled {
   std::span<const uint32_t> extra_slices(const Extra& extra) const {
     return {extra_slices_.data() + extra.first, extra.sources + extra.targets};
   }
-  uint64_t scratch_elements(int rank) const { return scratch_[static_cast<size_t>(rank)]; }
 
  private:
-  struct SliceHash {
-    size_t operator()(const plan::Slice& slice) const;
-  };
   struct End {
     int rank = 0, channel = 0;
     friend bool operator==(const End&, const End&) = default;
@@ -79,11 +84,12 @@ class Compiled {
   };
 
   uint32_t intern(const plan::Slice& slice);
-  uint32_t queue_of(const Ends& ends);
+  uint32_t queue_of(Ends ends);
   Op compile(const plan::Program& program, int channel, const plan::Step& step);
 
+  const Folding& folding_;
   std::vector<uint32_t> first_thread_;  // by rank, and the end
-  std::vector<uint64_t> scratch_;
+  int next_rank_ = 0;
   std::vector<Thread> threads_;
   std::vector<plan::Loop> loops_;
   std::vector<Op> ops_;

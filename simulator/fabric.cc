@@ -10,19 +10,6 @@ namespace railccl::simulator {
 using topology::Host;
 using topology::Rank;
 
-namespace {
-
-void add_use(std::vector<Use>& uses, int link, double weight) {
-  const auto known =
-      std::find_if(uses.begin(), uses.end(), [link](const Use& use) { return use.link == link; });
-  if (known == uses.end())
-    uses.push_back({link, weight});
-  else
-    known->weight += weight;
-}
-
-}  // namespace
-
 Fabric::Fabric(const topology::Topology& topology)
     : topology_(topology),
       port_out_(static_cast<size_t>(topology.size())),
@@ -39,6 +26,20 @@ Fabric::Fabric(const topology::Topology& topology)
 int Fabric::add_link(LinkKind kind, double bytes_per_s, std::string name) {
   links_.push_back({kind, bytes_per_s, std::move(name)});
   return static_cast<int>(links_.size()) - 1;
+}
+
+void Fabric::add_use(std::vector<Use>& uses, int link, double weight) const {
+  if (!link_stand_ins_.empty()) {
+    const StandIn& stand_in = link_stand_ins_[static_cast<size_t>(link)];
+    link = stand_in.by;
+    weight *= static_cast<double>(folds_) / stand_in.alike;
+  }
+  const auto known =
+      std::find_if(uses.begin(), uses.end(), [link](const Use& use) { return use.link == link; });
+  if (known == uses.end())
+    uses.push_back({link, weight});
+  else
+    known->weight += weight;
 }
 
 void Fabric::add_host_links(int h) {
@@ -101,6 +102,86 @@ void Fabric::add_spine() {
     leaf_up_.push_back(add_link(LinkKind::spine, share, name + " up"));
     leaf_down_.push_back(add_link(LinkKind::spine, share, name + " down"));
   }
+}
+
+/// Who stands in for whom, of links or of leaves, while that is found out.
+class Fabric::Folded {
+ public:
+  explicit Folded(size_t size) : stand_ins_(size), uses_(size) {}
+  /// One more rank uses `one`, and its stand-in `by`. False: another one says otherwise.
+  bool add(int one, int by) {
+    if (one < 0) return by < 0;
+    StandIn& stand_in = stand_ins_[static_cast<size_t>(one)];
+    uses_[static_cast<size_t>(one)]++;
+    if (stand_in.by >= 0) return stand_in.by == by;
+    stand_in.by = by;
+    if (by >= 0) stand_ins_[static_cast<size_t>(by)].alike++;
+    return by >= 0;
+  }
+  /// False when of some that are alike one is used more.
+  bool finish() {
+    for (size_t i = 0; i < stand_ins_.size(); i++) {
+      if (stand_ins_[i].by < 0) stand_ins_[i] = {static_cast<int>(i), 1};  // nobody uses it
+      const auto by = static_cast<size_t>(stand_ins_[i].by);
+      if (uses_[i] != uses_[by]) return false;
+      stand_ins_[i].alike = stand_ins_[by].alike;
+    }
+    return true;
+  }
+  std::vector<StandIn> take() { return std::move(stand_ins_); }
+
+ private:
+  std::vector<StandIn> stand_ins_;
+  std::vector<int> uses_;
+};
+
+bool Fabric::fold(const Folding& folding) {
+  if (folding.folds() == 1) return true;
+  Folded links(links_.size()), leaves(leaf_up_.size());
+  for (int r = 0; r < topology_.size(); r++) {
+    const int s = folding.stand_in(r);
+    const auto a = static_cast<size_t>(r), b = static_cast<size_t>(s);
+    const Nic &mine = nics_[static_cast<size_t>(nic_of_[a])],
+              &theirs = nics_[static_cast<size_t>(nic_of_[b])];
+    if (!mine.up || topology_.host_of(r).inner_alpha_s != topology_.host_of(s).inner_alpha_s)
+      return false;
+    const int my_host = host_memory_[static_cast<size_t>(topology_.rank(r).host)],
+              their_host = host_memory_[static_cast<size_t>(topology_.rank(s).host)];
+    if (!links.add(port_out_[a], port_out_[b]) || !links.add(port_in_[a], port_in_[b]) ||
+        !links.add(memory_[a], memory_[b]) || !links.add(my_host, their_host) ||
+        !links.add(mine.out, theirs.out) || !links.add(mine.in, theirs.in))
+      return false;
+    if (leaf_up_.empty()) continue;
+    // Whoever are on one leaf are so wherever they are moved to: their places in their hosts say
+    // on which, and where these are moved, each has its own, or all have one.
+    const int local = topology_.rank(r).local;
+    const int leaf_there = nics_[static_cast<size_t>(nic_of_[static_cast<size_t>(local)])].leaf;
+    if (mine.leaf != leaf_there) return false;
+    if (!leaves.add(mine.leaf, theirs.leaf) ||
+        !links.add(leaf_up_[static_cast<size_t>(mine.leaf)],
+                   leaf_up_[static_cast<size_t>(theirs.leaf)]) ||
+        !links.add(leaf_down_[static_cast<size_t>(mine.leaf)],
+                   leaf_down_[static_cast<size_t>(theirs.leaf)]))
+      return false;
+  }
+  if (!links.finish() || !leaves.finish()) return false;
+  std::vector<StandIn> of_links = links.take(), of_leaves = leaves.take();
+  for (size_t l = 0; l < links_.size(); l++)
+    if (links_[l].bytes_per_s != links_[static_cast<size_t>(of_links[l].by)].bytes_per_s)
+      return false;
+  const int local = topology_.ranks_per_host_max();
+  for (const StandIn& leaf : of_leaves)
+    if (leaf.alike != 1 && leaf.alike != local) return false;
+  folds_ = folding.folds();
+  link_stand_ins_ = std::move(of_links);
+  leaf_stand_ins_ = std::move(of_leaves);
+  return true;
+}
+
+std::pair<int, int> Fabric::rail_stand_in(int rail) const {
+  if (leaf_stand_ins_.empty()) return {rail, 1};
+  const StandIn& stand_in = leaf_stand_ins_[static_cast<size_t>(rail)];
+  return {stand_in.by, stand_in.alike};
 }
 
 Fabric::Ends Fabric::ends_of(int from, int to) const {

@@ -11,7 +11,7 @@
 // A rank whose NIC is down sends and receives through one of its host's others that are up, on a
 // rail that both hosts have if there is one; all of a host's down, what the topology says that they
 // carry. NICs that no rank uses carry nothing, as bound_seconds() has it.
-// Immutable once made but for its topology, which must outlive it; any thread.
+// The topology must outlive it. Any thread once it is made and folded.
 #pragma once
 
 #include <map>
@@ -19,6 +19,7 @@
 #include <utility>
 #include <vector>
 
+#include "simulator/folding.h"
 #include "simulator/sharing.h"
 #include "topology/topology.h"
 
@@ -36,6 +37,10 @@ class Fabric {
  public:
   explicit Fabric(const topology::Topology& topology);
 
+  /// From now on links are those of ranks that stand in, and each use of one counts for all flows
+  /// that it stands for there. False, and as it was, where links or ways would not be alike.
+  bool fold(const Folding& folding);
+
   const std::vector<LinkFacts>& links() const { return links_; }
   /// The links of a message, added to `uses`.
   void add_message(int from, int to, std::vector<Use>& uses) const;
@@ -47,6 +52,8 @@ class Fabric {
   /// The rail of a message between hosts that stays on one, -1 of one that crosses the spine, and
   /// of any when the topology has no rails.
   int rail_of(int from, int to) const;
+  /// The rail that stands for this one, and for how many.
+  std::pair<int, int> rail_stand_in(int rail) const;
 
   int memory_of(int rank) const { return memory_[static_cast<size_t>(rank)]; }
   /// The links out of and into a NIC, or -1, -1 when no rank uses it.
@@ -62,7 +69,15 @@ class Fabric {
     int out = 0, in = 0;  // links
   };
 
+  /// The one that stands in for a link or leaf, and how many it stands for.
+  struct StandIn {
+    int by = -1;
+    int alike = 0;
+  };
+  class Folded;
+
   int add_link(LinkKind kind, double bytes_per_s, std::string name);
+  void add_use(std::vector<Use>& uses, int link, double weight) const;
   void add_host_links(int h);
   void add_nics();
   void add_spine();
@@ -71,8 +86,10 @@ class Fabric {
 
   const topology::Topology& topology_;
   std::vector<LinkFacts> links_;
-  std::vector<int> port_out_, port_in_, memory_;  // by rank
-  std::vector<int> host_memory_;                  // by host, -1 where ranks have all they can use
+  int folds_ = 1;
+  std::vector<StandIn> link_stand_ins_, leaf_stand_ins_;  // empty: not folded
+  std::vector<int> port_out_, port_in_, memory_;          // by rank
+  std::vector<int> host_memory_;  // by host, -1 where ranks have all they can use
   std::vector<Nic> nics_;
   std::map<std::pair<int, int>, int> nic_at_;  // (host, nic) -> index into nics_
   std::vector<int> nic_of_;                    // by rank

@@ -15,10 +15,11 @@ constexpr double kInstant = 1e-13;
 }  // namespace
 
 Run::Run(const plan::Request& request, const topology::Topology& topology, const Compiled& programs,
-         const Options& options)
+         const Folding& folding, const Options& options)
     : request_(request),
       topology_(topology),
       programs_(programs),
+      folding_(folding),
       options_(options),
       element_(static_cast<double>(size_of(request.datatype))),
       fabric_(topology),
@@ -64,6 +65,8 @@ void Run::prepare() {
 }
 
 Result<Report> Run::run() {
+  if (!fabric_.fold(folding_))
+    return Status(Code::internal, "ranks were folded that do not have the same links");
   prepare();
   for (;;) {
     RAILCCL_CHECK(run_threads());
@@ -201,11 +204,14 @@ std::string Run::text_of(uint32_t t) const {
 }
 
 Report Run::report() const {
+  const auto folds = static_cast<uint64_t>(folding_.folds());
   Report report;
   report.seconds = now_;
-  report.steps = step_count_;
+  report.folds = folding_.folds();
+  report.steps = step_count_ * folds;
   report.events = event_count_;
-  report.bytes_of_rail.resize(topology_.rails().size());
+  const size_t rails = topology_.rails().size();
+  std::vector<uint64_t> of_stand_ins(rails);
   for (size_t q = 0; q < queues_.size(); q++) {
     const Compiled::Queue& ends = programs_.queues()[q];
     const Queue& queue = queues_[q];
@@ -214,11 +220,17 @@ Report Run::report() const {
     if (queue.bytes == 0) continue;
     report.bytes[{ends.from_rank, ends.to_rank}] += queue.bytes;
     if (topology_.rank(ends.from_rank).host == topology_.rank(ends.to_rank).host) continue;
-    report.inter_host_bytes += queue.bytes;
-    if (topology_.rails().empty()) continue;
+    const uint64_t bytes = queue.bytes * folds;
+    report.inter_host_bytes += bytes;
+    if (rails == 0) continue;
     const int rail = fabric_.rail_of(ends.from_rank, ends.to_rank);
-    (rail < 0 ? report.spine_bytes : report.bytes_of_rail[static_cast<size_t>(rail)]) +=
-        queue.bytes;
+    (rail < 0 ? report.spine_bytes
+              : of_stand_ins[static_cast<size_t>(fabric_.rail_stand_in(rail).first)]) += bytes;
+  }
+  for (size_t r = 0; r < rails; r++) {
+    const auto [by, alike] = fabric_.rail_stand_in(static_cast<int>(r));
+    report.bytes_of_rail.push_back(of_stand_ins[static_cast<size_t>(by)] /
+                                   static_cast<uint64_t>(alike));
   }
   for (size_t l = 0; l < carried_.size(); l++)
     if (carried_[l] > 0)

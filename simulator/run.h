@@ -22,9 +22,9 @@ namespace railccl::simulator {
 
 class Run {
  public:
-  /// All must outlive the run, which is made once.
+  /// All must outlive the run, which is made once. `programs` are folded as `folding` says.
   Run(const plan::Request& request, const topology::Topology& topology, const Compiled& programs,
-      const Options& options);
+      const Folding& folding, const Options& options);
   Result<Report> run();
 
  private:
@@ -129,6 +129,7 @@ class Run {
   const plan::Request& request_;
   const topology::Topology& topology_;
   const Compiled& programs_;
+  const Folding& folding_;
   const Options& options_;
   const double element_;  // bytes
   Fabric fabric_;

@@ -76,11 +76,14 @@ const LinkLoad* Report::most_loaded() const {
 }
 
 Result<Report> simulate(const plan::Request& request, const topology::Topology& topology,
-                        const std::function<Result<plan::Program>(int rank)>& make,
-                        const Options& options) {
+                        const MakeProgram& make, const Options& options) {
   RAILCCL_CHECK(check(options, topology));
-  Compiled programs(topology.size());
+  Folding folding;
+  if (options.fold && options.slow.empty() && options.faults.empty() && options.jitter == 0)
+    folding = find_folding(topology, make);
+  Compiled programs(topology.size(), folding);
   for (int rank = 0; rank < topology.size(); rank++) {
+    if (folding.stand_in(rank) != rank) continue;
     auto program = make(rank);
     if (!program.is_ok()) return program.status().context("rank {}: no program", rank);
     if (program->rank != rank || program->ranks != topology.size())
@@ -94,7 +97,7 @@ Result<Report> simulate(const plan::Request& request, const topology::Topology& 
     programs.add(*program);
   }
   programs.finish();
-  return Run(request, topology, programs, options).run();
+  return Run(request, topology, programs, folding, options).run();
 }
 
 }  // namespace railccl::simulator

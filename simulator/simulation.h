@@ -20,7 +20,6 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <map>
 #include <utility>
 #include <vector>
@@ -54,6 +53,9 @@ struct Options {
   /// Latencies and steps take longer by a random share, exponentially distributed with this mean.
   double jitter = 0;
   uint64_t seed = 1;
+  /// Simulate one for all ranks that do the same at the same time: the same times up to rounding,
+  /// in a fraction of the time. Only where nothing sets one apart: no slow ranks, faults, jitter.
+  bool fold = false;
   /// Steps of all ranks before the simulator gives up (plans from files may ask for 2^64).
   uint64_t steps_max = uint64_t{1} << 32;
 };
@@ -67,6 +69,9 @@ struct LinkLoad {
 
 struct Report {
   double seconds = 0;
+  /// How many ranks were simulated as one. Of pairs and links only those whose (sending) rank stood
+  /// in for the others are told, with what each of them moves; totals are of all.
+  int folds = 1;
   std::map<std::pair<int, int>, uint64_t> bytes;     // (from, to): message payload
   std::map<std::pair<int, int>, uint64_t> messages;  // (from, to): incl. signals
   uint64_t inter_host_bytes = 0;
@@ -80,11 +85,11 @@ struct Report {
   const LinkLoad* most_loaded() const;
 };
 
-/// `make(rank)` gives rank's Program; called once for each rank, in order, and not kept. Fails when
+/// `make(rank)` gives rank's Program, and is not kept; called once for each rank, in order, or with
+/// Options::fold for some ranks only, more than once, in any order. Fails when
 /// an option is out of range, a program is not valid, or the plan cannot finish (what the checker
 /// would find, or a link that carries nothing any more), naming who waits for what.
 Result<Report> simulate(const plan::Request& request, const topology::Topology& topology,
-                        const std::function<Result<plan::Program>(int rank)>& make,
-                        const Options& options = {});
+                        const MakeProgram& make, const Options& options = {});
 
 }  // namespace railccl::simulator

@@ -186,6 +186,9 @@ bool parse_options(int argc, char** argv, SimOptions* options, int* exit_code) {
   app.add_option("--jitter", options->simulation.jitter,
                  "latencies and steps take longer by a random share, with this mean");
   app.add_option("--seed", options->simulation.seed, "of the jitter");
+  bool unfolded = false;
+  app.add_flag("--unfolded", unfolded,
+               "simulate every rank, also those that do the same at the same time");
   app.add_flag("--json", options->json, "one JSON object per row on standard output");
   try {
     app.parse(argc, argv);
@@ -194,6 +197,7 @@ bool parse_options(int argc, char** argv, SimOptions* options, int* exit_code) {
     return false;
   }
   *exit_code = 2;
+  options->simulation.fold = !unfolded;
   if (largest->count() == 0) options->max_bytes = options->min_bytes;
   if (largest->count() > 0 && smallest->count() == 0)
     options->min_bytes = std::min(options->min_bytes, options->max_bytes);

@@ -56,6 +56,7 @@ void print_json(const SimOptions& options, const Row& row) {
                                  {"bytes_between_hosts", row.simulated.inter_host_bytes},
                                  {"bytes_of_rails", row.simulated.bytes_of_rail},
                                  {"spine_bytes", row.simulated.spine_bytes},
+                                 {"folds", row.simulated.folds},
                                  {"steps", row.simulated.steps},
                                  {"events", row.simulated.events},
                                  {"processor_s", row.processor_s}};
@@ -97,6 +98,7 @@ void print_row(const SimOptions& options, const Row& row) {
               static_cast<unsigned long long>(row.simulated.spine_bytes), row.algorithm.c_str());
   if (const LinkLoad* most = row.simulated.most_loaded(); most != nullptr)
     std::printf(", %s %.0f%%", most->link.name.c_str(), 100 * most->used);
+  if (row.simulated.folds > 1) std::printf(", %d ranks as one", row.simulated.folds);
   std::printf("\n");
   std::fflush(stdout);
 }

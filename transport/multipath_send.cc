@@ -73,9 +73,8 @@ bool MultipathSender::has_usable() const {
 bool MultipathSender::has_home() const { return homes() > 0; }
 
 size_t MultipathSender::homes() const {
-  return static_cast<size_t>(std::count_if(outs_.begin(), outs_.end(), [](const Out& out) {
-    return out.way != nullptr && !out.silent && out.home;
-  }));
+  return static_cast<size_t>(std::count_if(
+      outs_.begin(), outs_.end(), [](const Out& out) { return out.usable() && out.home; }));
 }
 
 void MultipathSender::add_record(const Record& record) {
@@ -312,6 +311,8 @@ void MultipathSender::hear(int64_t now_ns) {
     from.acknowledged = acknowledged;
     if (from.silent && !from.retired) {
       from.silent = false;
+      // What has come across now shows that it works, though it went out before look_anew().
+      from.old = std::min(from.old, acknowledged - 1);
       news_.push_back({.what = PathNews::What::speaks,
                        .path = static_cast<int>(i),
                        .silent_ns = now_ns - from.spoke_ns});

@@ -320,6 +320,40 @@ TEST(Multipath, ASilentPathIsLeftAndTakenBack) {
   EXPECT_EQ(stream.path(spare).written(), by_spare);
 }
 
+// A path whose connection was made anew has two ways for a while, and the old one takes nothing
+// more: when the new one falls silent as well, spare paths are not to wait for the old one.
+TEST(Multipath, AReplacedPathHoldsNothingBack) {
+  Stream stream(8);
+  stream.receiver_rests = 0;
+  const int first = stream.add(100e6, 100'000, true);
+  stream.add(100e6, 100'000, false);
+  ASSERT_TRUE(stream.run(1'000'000, 1000 * kMs));
+  stream.sender().retire(first);
+  const int second = stream.add(100e6, 100'000, true);
+  ASSERT_TRUE(stream.run(2'000'000, 1000 * kMs));
+  stream.path(second).cut();
+  EXPECT_TRUE(stream.run(10'000'000, 1000 * kMs)) << stream.received();
+}
+
+// Bytes that were stuck on a path show that it works when they come across, though nothing was sent
+// there since the last look: of a rail that was given up they may be the only ones.
+TEST(Multipath, APathThatSpeaksAgainIsProven) {
+  Stream stream(9);
+  stream.receiver_rests = 0;
+  const int home = stream.add(100e6, 100'000, true);
+  stream.add(100e6, 100'000, false);
+  ASSERT_TRUE(stream.run(500'000, 1000 * kMs));
+  stream.path(home).cut();
+  ASSERT_TRUE(stream.run(520'000, 1000 * kMs));
+  stream.sender().look_anew();
+  EXPECT_FALSE(stream.sender().proven(home));
+  const uint64_t written = stream.path(home).written();
+  stream.path(home).mend();
+  for (int i = 0; i < 100; i++) stream.step(520'000);
+  EXPECT_EQ(stream.path(home).written(), written);
+  EXPECT_TRUE(stream.sender().proven(home));
+}
+
 // Only what went out afterwards shows that a path works now, and not before it has come across.
 TEST(Multipath, APathIsProvenByWhatWasSentSinceTheLastLook) {
   Stream stream(6);

@@ -313,9 +313,10 @@ void MultipathSender::hear(int64_t now_ns) {
       from.silent = false;
       // What has come across now shows that it works, though it went out before look_anew().
       from.old = std::min(from.old, acknowledged - 1);
-      news_.push_back({.what = PathNews::What::speaks,
-                       .path = static_cast<int>(i),
-                       .silent_ns = now_ns - from.spoke_ns});
+      if (from.told)
+        news_.push_back({.what = PathNews::What::speaks,
+                         .path = static_cast<int>(i),
+                         .silent_ns = now_ns - from.spoke_ns});
     }
     from.spoke_ns = now_ns;
     while (!from.sent.empty() && from.sent.front().end <= acknowledged) {
@@ -363,18 +364,22 @@ void MultipathSender::watch(int64_t now_ns) {
   hear(now_ns);
   for (size_t i = 0; i < outs_.size(); i++) {
     Out& to = outs_[i];
-    if (!to.usable() || !to.busy()) continue;
     const int64_t silent_ns = now_ns - to.spoke_ns;
-    if (silent_ns < kSilentNs) continue;
-    if (!to.way->under_way() || silent_ns < kSilentRoundTrips * to.way->round_trip_ns()) continue;
+    if (to.silent && !to.told && !to.retired && silent_ns >= Path::kSilentNs) {
+      to.told = true;
+      news_.push_back(
+          {.path = static_cast<int>(i), .silent_ns = silent_ns, .bytes = to.silent_bytes});
+    }
+    if (!to.usable() || !to.busy() || silent_ns < Path::kSilentLeastNs) continue;
+    if (!to.way->under_way() || silent_ns < to.way->patience_ns()) continue;
     to.silent = true;
     if (!has_usable()) {  // nobody else: patience is all that is left
       to.silent = false;
       continue;
     }
-    PathNews news{.path = static_cast<int>(i), .silent_ns = silent_ns};
-    news.bytes = send_again(static_cast<int>(i));
-    news_.push_back(std::move(news));
+    // A queue that overflowed keeps a path quiet for a moment, too: that is not worth a word.
+    to.told = false;
+    to.silent_bytes = send_again(static_cast<int>(i));
   }
   overtake(now_ns);
   pump(now_ns);

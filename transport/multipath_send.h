@@ -87,10 +87,6 @@ class MultipathSender {
   static constexpr uint64_t kWindowBytes = 8 << 20;
   /// Copying costs less than waiting for an acknowledgement.
   static constexpr size_t kCopyBytes = 16 << 10;
-  /// A path is silent after so long, and at least so many round trips. A receiver that does not
-  /// read holds its acknowledgements back for 40 ms (Linux: TCP_DELACK_MIN).
-  static constexpr int64_t kSilentNs = 60'000'000;
-  static constexpr int kSilentRoundTrips = 4;
 
  private:
   using Ranges = std::array<iovec, 4>;
@@ -112,6 +108,8 @@ class MultipathSender {
     Path* way = nullptr;
     bool home = false;
     bool silent = false;
+    bool told = false;          // and told the world
+    uint64_t silent_bytes = 0;  // that went over others for that
     bool retired = false;
     uint64_t written = 0;
     uint64_t acknowledged = 0;

@@ -6,6 +6,7 @@
 
 #include <sys/uio.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -27,6 +28,10 @@ class Path {
   virtual bool under_way() = 0;
   /// How long there and back takes lately; 0: unknown.
   virtual int64_t round_trip_ns() = 0;
+  /// For how long it may acknowledge nothing, with bytes under way, before it is taken for broken:
+  /// kSilentNs, and some round trips where these are long. Less where it knows better, but never
+  /// less than kSilentLeastNs: processors are busy, too.
+  virtual int64_t patience_ns() { return std::max(kSilentNs, kSilentRoundTrips * round_trip_ns()); }
   /// What it carries while it has work; 0: unknown.
   virtual double bytes_per_s() = 0;
   /// Reads into the ranges; 0: nothing now. Fails when the path is broken or the far end closed it
@@ -35,6 +40,11 @@ class Path {
   /// What was read is acknowledged to the far end now: it waits for that. Where acknowledgements
   /// never wait for company there is nothing to do.
   virtual void acknowledge() {}
+
+  /// A receiver that does not read holds its acknowledgements back for 40 ms (Linux:
+  /// TCP_DELACK_MIN).
+  static constexpr int64_t kSilentNs = 60'000'000, kSilentLeastNs = 20'000'000;
+  static constexpr int64_t kSilentRoundTrips = 4;
 };
 
 /// A path by one of our NICs, with what links and transports have to know of it.

@@ -24,6 +24,8 @@ constexpr int kFarewellMs = 10'000;
 constexpr uint64_t kMeasuredBytes = 512 << 10, kMeasuredBytesAmple = 64 << 20;
 constexpr int64_t kMeasuredUs = 50'000;
 
+constexpr uint32_t kManyPackets = 4;
+
 bool again(int error) { return error == EAGAIN || error == EWOULDBLOCK; }
 
 size_t total_of(std::span<const iovec> ranges) {
@@ -38,6 +40,10 @@ tcp_info info_of(int socket) {
   socklen_t bytes = sizeof(info);
   if (getsockopt(socket, IPPROTO_TCP, TCP_INFO, &info, &bytes) != 0) return {};
   return info;
+}
+
+int64_t round_trip_of(const tcp_info& info) {
+  return (int64_t{info.tcpi_rtt} + 2 * int64_t{info.tcpi_rttvar}) * 1000;
 }
 
 }  // namespace
@@ -79,9 +85,18 @@ uint64_t SocketPath::acknowledged() {
 
 bool SocketPath::under_way() { return info_of(socket_.get()).tcpi_unacked > 0; }
 
-int64_t SocketPath::round_trip_ns() {
+int64_t SocketPath::round_trip_ns() { return round_trip_of(info_of(socket_.get())); }
+
+// Behind many packets no acknowledgement waits for company: they come one after the other, and for
+// those behind a lost one duplicates come. When for a while, and longer than they are on their way,
+// not even these have come, nothing comes through.
+int64_t SocketPath::patience_ns() {
   const tcp_info info = info_of(socket_.get());
-  return (int64_t{info.tcpi_rtt} + 2 * int64_t{info.tcpi_rttvar}) * 1000;
+  const int64_t round_trip = round_trip_of(info);
+  const int64_t usual = std::max(kSilentNs, kSilentRoundTrips * round_trip);
+  const bool heard = int64_t{info.tcpi_last_ack_recv} * 1'000'000 < kSilentLeastNs;
+  if (heard || info.tcpi_unacked < kManyPackets) return usual;
+  return std::min(usual, std::max(kSilentLeastNs, 2 * round_trip));
 }
 
 NicPath::Usage SocketPath::usage() const {

@@ -22,6 +22,7 @@ class SocketPath final : public NicPath {
   uint64_t acknowledged() override;
   bool under_way() override;
   int64_t round_trip_ns() override;
+  int64_t patience_ns() override;
   double bytes_per_s() override { return bytes_per_s_; }
   Result<size_t> read(std::span<const iovec> ranges) override;
   void acknowledge() override;

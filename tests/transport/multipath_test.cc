@@ -46,6 +46,7 @@ class SimulatedPath final : public Path {
   }
   bool under_way() override { return written_ > acknowledged() && arrived_ - read_ < kBuffer; }
   int64_t round_trip_ns() override { return 2 * delay_ns_; }
+  int64_t patience_ns() override { return sure ? kSilentLeastNs : Path::patience_ns(); }
   double bytes_per_s() override { return rate_; }
   Result<size_t> read(std::span<const iovec> ranges) override {
     move();
@@ -78,6 +79,8 @@ class SimulatedPath final : public Path {
     move();
     rate_ = rate;
   }
+  /// It can tell earlier that nothing comes through.
+  bool sure = false;
   bool broken() const { return broken_; }
   uint64_t written() const { return written_; }
 
@@ -304,7 +307,7 @@ TEST(Multipath, ASilentPathIsLeftAndTakenBack) {
   stream.path(home).cut();
   const int64_t cut = stream.now();
   ASSERT_TRUE(stream.run(20'000'000, 1000 * kMs));
-  EXPECT_LT(stream.now() - cut, 100 * kMs + MultipathSender::kSilentNs + 10 * kMs);
+  EXPECT_LT(stream.now() - cut, 100 * kMs + Path::kSilentNs + 10 * kMs);
   ASSERT_EQ(stream.news().size(), 1u);
   EXPECT_EQ(stream.news()[0].what, PathNews::What::silent);
   EXPECT_EQ(stream.news()[0].path, home);
@@ -352,6 +355,32 @@ TEST(Multipath, APathThatSpeaksAgainIsProven) {
   for (int i = 0; i < 100; i++) stream.step(520'000);
   EXPECT_EQ(stream.path(home).written(), written);
   EXPECT_TRUE(stream.sender().proven(home));
+}
+
+// A path that is sure is left sooner, and the world hears of it only if it stays silent.
+TEST(Multipath, AMomentsSilenceIsCoveredAndNotTold) {
+  Stream stream(10);
+  stream.receiver_rests = 0;
+  const int home = stream.add(100e6, 100'000, true);
+  const int spare = stream.add(100e6, 100'000, false);
+  stream.path(home).sure = true;
+  while (stream.received() < 500'000) stream.step(20'000'000);
+  stream.path(home).cut();
+  const int64_t cut = stream.now();
+  const auto now_ms = [&] { return (stream.now() - cut) / kMs; };
+  while (stream.path(spare).written() == 0 && now_ms() < 100) stream.step(20'000'000);
+  EXPECT_GE(now_ms(), Path::kSilentLeastNs / kMs);
+  EXPECT_LT(now_ms(), Path::kSilentLeastNs / kMs + 5);
+  while (now_ms() < 50) stream.step(20'000'000);
+  EXPECT_TRUE(stream.news().empty());
+  stream.path(home).mend();
+  ASSERT_TRUE(stream.run(20'000'000, 1000 * kMs));
+  EXPECT_TRUE(stream.news().empty());
+  stream.path(home).cut();
+  ASSERT_TRUE(stream.run(30'000'000, 1000 * kMs));
+  ASSERT_EQ(stream.news().size(), 1u);
+  EXPECT_EQ(stream.news()[0].what, PathNews::What::silent);
+  EXPECT_GE(stream.news()[0].silent_ns, Path::kSilentNs);
 }
 
 // Only what went out afterwards shows that a path works now, and not before it has come across.

@@ -77,6 +77,8 @@ class NicPath : public Path {
   virtual bool closed_by_peer() const = 0;
   /// Measures bytes_per_s() anew when it has carried enough since the last time; did it?
   virtual bool measure() = 0;
+  /// Does it go on sending what was written when nobody calls it any more?
+  virtual bool flushed() const { return true; }
   /// Will what was written arrive even if this process ends now? Asks the far end where needed.
   virtual bool settled() = 0;
 };

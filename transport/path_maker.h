@@ -64,8 +64,13 @@ class PathMaker {
     return tcp_paths(ours, theirs, same_host);
   }
 
+  /// Of a path about to be taken: the far end, where it listens at `port`, and our interface.
+  virtual std::string describe(const TcpPath& path, uint16_t port) const {
+    return tcp_path_text(path, port);
+  }
+
   virtual size_t card_bytes() const = 0;
-  static constexpr size_t kCardBytesMax = 128;
+  static constexpr size_t kCardBytesMax = 176;
   /// The connecting side's end of a path between these interfaces.
   virtual Result<std::unique_ptr<PathStart>> start(const TcpPath& path) = 0;
   /// The accepting side's, for a connecting one with that card.
@@ -80,6 +85,8 @@ class PathMaker {
   virtual bool poll() { return false; }
   /// Before a sleep: from now on descriptors tell. True when there were events, so do not sleep.
   virtual bool arm() { return false; }
+  /// How much of that time to sleep at most, where no descriptor tells.
+  virtual int64_t rest_us(int64_t timeout_us) const { return timeout_us; }
 };
 
 /// A transport of links over paths, made by `maker` over TCP connections.

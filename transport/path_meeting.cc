@@ -16,6 +16,8 @@ constexpr int kStrangersMax = 256;
 constexpr int64_t kRedialConnectMs = 300;  // for the connection, not for the answer to our hello
 // From the exchange of cards on: for a first connection, and for one more.
 constexpr int64_t kProofMs = 20'000, kReproofMs = 1'000;
+// Who hangs up may have sent what proves the path, and more, before that.
+constexpr int64_t kLeavingMs = 50;
 
 /// Sends a greeting with a card behind it, as send() does: all at once, for a new connection has
 /// room for so much.
@@ -44,7 +46,7 @@ void PathTransport::dial(Line& line) {
   line.paths.resize(std::min<size_t>(line.paths.size(), kTcpLanesMax / sockets_));
   const int lanes = static_cast<int>(line.paths.size()) * sockets_;
   link.set_lanes(lanes);
-  link.set_detail(tcp_path_text(line.paths[0], address.control.port));
+  link.set_detail(maker_->describe(line.paths[0], address.control.port));
   line.redials.resize(static_cast<size_t>(lanes));
   several_paths_ |= lanes > 1;
   Status first;
@@ -168,13 +170,16 @@ bool PathTransport::hear(Watched* entry, size_t bytes) {
   return entry->heard_bytes == bytes;
 }
 
+void PathTransport::note_leaving(Watched* entry) {
+  if (entry->left || !hung_up(entry->socket.get())) return;
+  entry->left = true;
+  entry->deadline_ns = std::min(entry->deadline_ns, now_ns() + kLeavingMs * 1'000'000);
+}
+
 void PathTransport::advance_dial(size_t index) {
   Watched& entry = watched_[index];
   const auto fail = [&](const std::string& why) { dial_failed(index, why); };
-  if (entry.met) {
-    if (hung_up(entry.socket.get())) dial_failed(index, "gave the path up", Code::system);
-    return;
-  }
+  if (entry.met) return note_leaving(&entry);
   if (const int error = tcp_error(entry.socket.get()); error != 0) {
     // Only a refusal says that nobody is there: the rest is the network's.
     return dial_failed(index, "cannot connect: " + std::system_category().message(error),
@@ -212,10 +217,7 @@ void PathTransport::advance_dial(size_t index) {
 
 void PathTransport::advance_stranger(size_t index) {
   Watched& entry = watched_[index];
-  if (entry.met) {
-    if (hung_up(entry.socket.get())) drop(index);
-    return;
-  }
+  if (entry.met) return note_leaving(&entry);
   const size_t hello_bytes = kTcpHelloBytes + maker_->card_bytes();
   if (!hear(&entry, hello_bytes)) {
     if (entry.heard_bytes > hello_bytes) drop(index);
@@ -336,11 +338,12 @@ void PathTransport::sweep() {
     if (entry.deadline_ns == 0 || now_ns() < entry.deadline_ns) continue;
     if (entry.kind == Watched::Kind::stranger) drop(i);
     if (entry.kind != Watched::Kind::dial) continue;
-    const char* const why = entry.met ? "nothing passes by the path itself, though TCP does"
+    const char* const why = entry.left  ? "gave the path up"
+                            : entry.met ? "nothing passes by the path itself, though TCP does"
                             : entry.said_hello ? "no answer to our hello in time"
                                                : "no connection in time";
     news_ = true;
-    dial_failed(i, why, Code::timeout);
+    dial_failed(i, why, entry.left ? Code::system : Code::timeout);
   }
 }
 

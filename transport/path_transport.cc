@@ -200,6 +200,7 @@ bool PathTransport::settled() {
 
 // How long to sleep at most without letting a link over several paths wait.
 int64_t PathTransport::rest_us(int64_t timeout_us) const {
+  timeout_us = maker_->rest_us(timeout_us);
   if (unfinished_ > 0) timeout_us = std::min(timeout_us, kSweepMs * 1000);
   if (!several_paths_) return timeout_us;
   for (const auto& [key, line] : lines_) {

@@ -110,6 +110,7 @@ class PathTransport final : public Transport {
     bool said_hello = false;           // dial
     std::unique_ptr<PathStart> start;  // dial and stranger
     bool met = false;                  // start has the far end's card
+    bool left = false;                 // met, and then the far end has hung up
     uint32_t events = 0;               // as they came; a lane looks at those before it was one
     int descriptor = -1;               // maker
     std::array<std::byte, kTcpHelloBytes + PathMaker::kCardBytesMax> heard{};
@@ -154,6 +155,7 @@ class PathTransport final : public Transport {
   void look_for_proof();
   void go_on();
   bool hear(Watched* entry, size_t bytes);
+  void note_leaving(Watched* entry);
   void welcome(size_t index, const TcpHello& hello);
   void adopt(size_t index, TcpLink* link, const TcpHello& hello);
   void sweep();

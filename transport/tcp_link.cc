@@ -274,9 +274,11 @@ uint64_t TcpLink::released() const { return striped() ? sender_.released() : acc
 Result<bool> TcpLink::flush() {
   if (abort_->raised()) return abort_->why();
   if (!send_failure_.is_ok()) return send_failure_;
-  if (!striped()) return true;
-  const bool empty = sender_.flush(now_ns());
+  if (!striped()) return !connected() || paths_[0].socket->flushed();
+  bool empty = sender_.flush(now_ns());
   gather_losses();
+  for (const Place& place : paths_)
+    if (place.socket && !place.replaced) empty &= place.socket->flushed();
   return empty;
 }
 

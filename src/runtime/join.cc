@@ -8,6 +8,7 @@
 // that cannot take part is an error everywhere at once, not a wait until the deadline. The lowest
 // rank of each host adds the host's measured speeds to its verdict: the others, at rest in the
 // second exchange, do not disturb what it may have to measure, and all ranks get the same figures.
+#include <strings.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -123,13 +124,24 @@ std::vector<std::string> preferred_interfaces(const Topology* known, int rank) {
   return {nic_name(*known, rank)};
 }
 
-std::vector<std::unique_ptr<Transport>> make_transports(const transport::Context& context) {
+/// The transport that NCCL_NET asks for between hosts; empty: any.
+std::string_view wanted_network(const Settings& settings) {
+  if (settings.net.empty()) return "";
+  if (strcasecmp(settings.net.c_str(), "Socket") == 0) return "tcp";
+  return strcasecmp(settings.net.c_str(), "IB") == 0 ? "verbs" : "nccl_net";
+}
+
+/// Fails when the network is not there that NCCL_NET asks for.
+Result<std::vector<std::unique_ptr<Transport>>> make_transports(const transport::Context& context) {
   std::vector<const transport::TransportKind*> kinds = transport::all();
   std::stable_sort(kinds.begin(), kinds.end(),
                    [](const auto* a, const auto* b) { return a->priority > b->priority; });
   std::vector<std::unique_ptr<Transport>> media;
+  const std::string_view network = wanted_network(context.settings);
   for (const transport::TransportKind* kind : kinds) {
-    if (std::string_view(kind->name) == "shm" && context.settings.shm_disable) continue;
+    const std::string_view name = kind->name;
+    if (name == "shm" && context.settings.shm_disable) continue;
+    if (!network.empty() && name != network && name != "self" && name != "shm") continue;
     Status usable = kind->usable(context);
     if (usable.is_ok()) {
       auto made = kind->create(context);
@@ -139,6 +151,8 @@ std::vector<std::unique_ptr<Transport>> make_transports(const transport::Context
       }
       usable = made.status();
     }
+    if (name == network)
+      return usable.context("NCCL_NET={}: there is no such network here", context.settings.net);
     log::info("rank {}: no {} transport here: {}", context.rank, kind->name, usable.text());
   }
   return media;
@@ -300,7 +314,12 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   }
   for (const Status& status : {check_measure_setting(settings), check_probe_setting(settings)})
     if (!status.is_ok()) mine.failure = status.text();
-  std::vector<std::unique_ptr<Transport>> media = make_transports(context);
+  std::vector<std::unique_ptr<Transport>> media;
+  if (auto made = make_transports(context); made.is_ok()) {
+    media = std::move(made).value();
+  } else {
+    mine.failure = made.status().text();
+  }
   for (const auto& medium : media) mine.media.push_back({medium->name(), medium->address()});
 
   RAILCCL_TRY(const std::vector<std::string> texts, meeting->all_gather(encode(mine)));

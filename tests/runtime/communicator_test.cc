@@ -18,6 +18,9 @@ struct Medium {
 const Medium kMedia[] = {
     {"shm", {}},
     {"tcp", {"NCCL_SHM_DISABLE=1", "NCCL_SOCKET_IFNAME=lo"}},
+    {"nccl_net",
+     {"NCCL_SHM_DISABLE=1", "NCCL_SOCKET_IFNAME=lo",
+      "NCCL_NET_PLUGIN=" RAILCCL_PLUGINS "/libnccl-net-example9.so"}},
 };
 
 class Over : public ::testing::TestWithParam<Medium> {

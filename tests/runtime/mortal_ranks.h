@@ -39,6 +39,10 @@ class MortalRanks {
 
   /// Starts the ranks, which join and run `body`.
   void start(const Settings& settings, const std::function<void(CommunicatorPtr, Slot&)>& body) {
+    start([&](int) { return settings; }, body);
+  }
+  void start(const std::function<Settings(int)>& settings_of,
+             const std::function<void(CommunicatorPtr, Slot&)>& body) {
     auto id = runtime::unique_id_at("127.0.0.1", free_port(), "mortal");
     ASSERT_TRUE(id.is_ok()) << id.status().text();
     for (int r = 0; r < ranks_; r++) {
@@ -46,7 +50,7 @@ class MortalRanks {
       ASSERT_GE(child, 0);
       if (child == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        auto joined = Communicator::join(*id, r, ranks_, {}, settings);
+        auto joined = Communicator::join(*id, r, ranks_, {}, settings_of(r));
         if (joined.is_ok()) {
           body(std::move(joined).value(), slots_[r]);
           slots_[r].done = true;

@@ -66,6 +66,12 @@ Settings tcp_settings(const char* family, int sockets) {
   return settings;
 }
 
+Settings plugin_settings(int version) {
+  Settings settings;
+  settings.net_plugin = fmt::format("{}/libnccl-net-example{}.so", RAILCCL_PLUGINS, version);
+  return settings;
+}
+
 std::unique_ptr<Transport> make_faulty(std::unique_ptr<Transport> inner, int rank) {
   FaultOptions options;
   options.seed = static_cast<uint64_t>(rank) + 1;
@@ -116,10 +122,20 @@ std::vector<Medium> media() {
       {"tcp4", 3, real("tcp", tcp_settings("AF_INET", 1))},
       {"tcp6", 2, real("tcp", tcp_settings("AF_INET6", 1))},
       {"tcp_4_sockets", 3, real("tcp", tcp_settings("", 4))},
+      {"nccl_net_6", 3, real("nccl_net", plugin_settings(6))},
       {"simulated_1", 3, simulated(1)},
       {"simulated_2", 3, simulated(2)},
       {"simulated_3", 4, simulated(3)},
   };
+  // Two devices between ranks that are on hosts of their own, which do not meet on loopback.
+  if (!on_loopback_only()) {
+    rows.push_back({"nccl_net_11_striped", 2, [](int ranks, const RealWorld::Wrap& wrap) {
+                      return std::make_unique<RealWorld>(
+                          "nccl_net", ranks, plugin_settings(11), wrap, [](Context* context) {
+                            context->host_id = static_cast<uint64_t>(context->rank) + 1;
+                          });
+                    }});
+  }
   for (const int rails : rdma_rails()) {
     rows.push_back({fmt::format("verbs_{}_rails", rails), 2,
                     [=](int ranks, const RealWorld::Wrap& wrap) -> std::unique_ptr<TestWorld> {

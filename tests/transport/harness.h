@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "base/interfaces.h"
 #include "base/random.h"
 #include "build_kind.h"
 #include "transport/registry.h"
@@ -254,6 +255,13 @@ inline const TransportKind& kind_of(const std::string& name) {
     if (kind->name == name) return *kind;
   ADD_FAILURE() << "no transport " << name;
   std::abort();
+}
+
+/// Has this machine no network interface but loopback? Then ranks do not meet as if they were on
+/// different hosts.
+inline bool on_loopback_only() {
+  const Result<std::vector<Interface>> interfaces = usable_interfaces(Settings());
+  return !interfaces.is_ok() || interfaces->front().loopback;
 }
 
 /// What rank `rank` of a test job is told.

@@ -1,0 +1,49 @@
+// Plugins: shared libraries behind NCCL's plugin interfaces (networks, tuners, profilers): how they
+// are found by the variables that name them, and what all of these interfaces have in common.
+//
+// A library that was opened stays: plugins leave threads and handlers behind. Any thread.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+
+namespace railccl {
+
+/// What plugins' functions return: NCCL's result codes.
+using PluginResult = int;
+inline constexpr PluginResult kPluginSuccess = 0;
+/// "2 (ncclSystemError)".
+std::string plugin_result_text(PluginResult result);
+/// The nearest of our codes.
+Code plugin_code(PluginResult result);
+
+/// Through which plugins write to the log of the library that has loaded them.
+using PluginLogger = void (*)(int level, unsigned long topics, const char* file, int line,
+                              const char* format, ...);
+PluginLogger plugin_logger();
+
+class PluginLibrary {
+ public:
+  /// Opens the first of plugin_files() that can be opened. Fails with unsupported, and the loader's
+  /// words for each file.
+  static Result<PluginLibrary> open(std::string_view name, std::string_view prefix);
+  /// Null when it has none of that name.
+  void* find(const std::string& symbol) const;
+  /// The file that was opened, as the loader found it.
+  const std::string& file() const { return file_; }
+
+ private:
+  void* handle_ = nullptr;
+  std::string file_;
+};
+
+/// The files that a name may mean, as NCCL tries them. With the prefix "libnccl-net": empty means
+/// libnccl-net.so, a path or a file's name itself, and "ofi" the file ofi, then libnccl-net-ofi.so.
+std::vector<std::string> plugin_files(std::string_view name, std::string_view prefix);
+/// Names separated by commas; nothing for "none", in any case.
+std::vector<std::string> plugin_names(std::string_view list);
+
+}  // namespace railccl

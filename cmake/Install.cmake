@@ -2,7 +2,7 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS railccl nccl railccl-bench railccl-env railccl-topo railccl-doctor
-        railccl-status railccl-sim
+        railccl-sim
         EXPORT railcclTargets
         RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}

@@ -11,14 +11,13 @@
 #include "plan/plan.h"
 #include "runtime/chooser.h"
 #include "runtime/execute.h"
-#include "runtime/recorder.h"
 
 namespace railccl::runtime {
 
 struct ReadyPlan {
   std::unique_ptr<Execution> execution;
   Chosen chosen;
-  std::shared_ptr<const Subject> subject;  // for the recorder
+  double bound_s = 0;
 };
 
 class PlanCache {

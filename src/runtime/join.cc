@@ -67,6 +67,7 @@ struct Card {
   topology::Place place;
   std::string facts;  // of the host, from its lowest rank
   std::vector<Medium> media;
+  std::string tuner;  // that it would ask; empty: none
 };
 
 std::string encode(const Card& card) {
@@ -76,6 +77,7 @@ std::string encode(const Card& card) {
   packer.add(card.host_id).add(card.process).add(card.pid).add(card.door).add(card.place.cpus);
   packer.add(static_cast<uint64_t>(card.place.cache + 1)).add(card.facts).add(card.media.size());
   for (const Medium& medium : card.media) packer.add(medium.name).add(medium.address);
+  packer.add(card.tuner);
   return std::move(packer).take();
 }
 
@@ -96,7 +98,7 @@ bool decode(const std::string& bytes, Card* card) {
   card->media.resize(rows);
   for (Medium& medium : card->media)
     if (!unpacker.get(&medium.name) || !unpacker.get(&medium.address)) return false;
-  return unpacker.at_end();
+  return unpacker.get(&card->tuner) && unpacker.at_end();
 }
 
 /// The facts of this host, detected once per set of the settings that they depend on: probing
@@ -274,6 +276,31 @@ void keep_common(const std::vector<Card>& cards, std::vector<std::unique_ptr<Tra
   *media = std::move(kept);
 }
 
+/// The tuner that the settings mean; null: none, as usual.
+std::unique_ptr<Tuner> find_tuner(const Settings& settings, int rank) {
+  auto found = Tuner::find(settings);
+  if (found.is_ok()) return std::move(found).value();
+  log::info("rank {}: no tuner: {}", rank, found.status().text());
+  return nullptr;
+}
+
+/// Begins with the tuner when all ranks have the same one. Where one has not, or where it fails,
+/// ranks choose by themselves, all of them.
+std::unique_ptr<Tuner> begin_tuner(std::unique_ptr<Tuner> tuner, const std::vector<Card>& cards,
+                                   const Topology& topology, uint64_t job) {
+  if (tuner == nullptr) return nullptr;
+  for (size_t r = 0; r < cards.size(); r++) {
+    if (cards[r].tuner == tuner->text()) continue;
+    log::warn("tuner {} is not asked: rank {} has {}", tuner->text(), r,
+              cards[r].tuner.empty() ? "none" : cards[r].tuner);
+    return nullptr;
+  }
+  const Status begun = tuner->begin(job, topology);
+  if (begun.is_ok()) return tuner;
+  log::warn("{}; ranks choose by themselves", begun.text());
+  return nullptr;
+}
+
 }  // namespace
 
 Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
@@ -322,6 +349,9 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   }
   for (const auto& medium : media) mine.media.push_back({medium->name(), medium->address()});
 
+  std::unique_ptr<Tuner> tuner = ranks > 1 ? find_tuner(settings, rank) : nullptr;
+  if (tuner != nullptr) mine.tuner = tuner->text();
+
   RAILCCL_TRY(const std::vector<std::string> texts, meeting->all_gather(encode(mine)));
   std::vector<Card> cards(texts.size());
   for (size_t r = 0; r < texts.size(); r++)
@@ -361,26 +391,33 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
     };
     status = parts.wires->set_peers(addresses, host_ids, processes, nics, rail_of);
     if (status.is_ok()) sharing = shares_memory(parts.topology, *parts.wires);
+    if (status.is_ok()) tuner = begin_tuner(std::move(tuner), cards, parts.topology, parts.job);
     // A topology that was written down or handed over is complete.
     if (status.is_ok() && known == nullptr && settings.topo_file.empty() &&
         measures(parts.topology, rank))
       speeds = speeds_text(settings, parts.topology, rank);
   }
   Packer opinion;
-  opinion.add(uint64_t{sharing}).add(status.is_ok() ? std::string() : status.text()).add(speeds);
+  opinion.add(uint64_t{sharing}).add(uint64_t{tuner != nullptr});
+  opinion.add(status.is_ok() ? std::string() : status.text()).add(speeds);
   RAILCCL_TRY(const std::vector<std::string> opinions,
               meeting->all_gather(std::move(opinion).take()));
   std::vector<topology::Speeds> of_hosts(parts.topology.hosts().size());
   for (size_t r = 0; r < opinions.size(); r++) {
-    uint64_t shares = 0;
+    uint64_t shares = 0, tunes = 0;
     std::string failure, measured;
     Unpacker unpacker(opinions[r]);
-    if (!unpacker.get(&shares) || !unpacker.get(&failure) || !unpacker.get(&measured))
+    if (!unpacker.get(&shares) || !unpacker.get(&tunes) || !unpacker.get(&failure) ||
+        !unpacker.get(&measured))
       return Status(Code::remote, Scope::communicator, "rank {} sent an unreadable opinion", r);
     if (!failure.empty() && static_cast<int>(r) != rank)
       return Status(Code::remote, Scope::communicator, "rank {} cannot take part: {}", r, failure);
     if (!failure.empty()) return status;
     sharing = sharing && shares != 0;
+    if (tunes == 0 && tuner != nullptr) {
+      log::warn("tuner {} is not asked: it fails on rank {}", tuner->text(), r);
+      tuner.reset();
+    }
     if (measured.empty()) continue;
     auto theirs = topology::speeds_from_text(measured);
     if (!theirs.is_ok()) return theirs.status().context("speeds from rank {}", r);
@@ -393,8 +430,10 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
     parts.who.push_back(fmt::format(
         "rank {} ({}, pid {})", r, parts.topology.host_of(static_cast<int>(r)).name, cards[r].pid));
   }
-  RAILCCL_TRY(Chooser chooser,
-              Chooser::make(settings, config.min_channels, config.max_channels, sharing));
+  if (tuner != nullptr)
+    log::info("rank {}: asks tuner {} of {}", rank, tuner->text(), tuner->file());
+  RAILCCL_TRY(Chooser chooser, Chooser::make(settings, config.min_channels, config.max_channels,
+                                             sharing, std::move(tuner)));
   parts.chooser = std::make_unique<Chooser>(std::move(chooser));
   RAILCCL_TRY(parts.control, Control::start(std::move(meeting), settings, std::move(on_failure)));
   return parts;

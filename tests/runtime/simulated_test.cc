@@ -174,7 +174,7 @@ void live_through(uint64_t seed, Tally* tally) {
 
 // The sanitizers get other worlds than the release build.
 constexpr uint64_t kFirstSeed = by_build(1, 1001, 0);
-constexpr uint64_t kWorlds = by_build(1000, 300, 0);
+constexpr uint64_t kWorlds = by_build(1000, 150, 0);
 
 TEST(Simulated, WorldsEndExactlyOrWithACleanError) {
   RAILCCL_SKIP_WITHOUT_THREADS();

@@ -224,7 +224,7 @@ class Stream {
 // ever, break and be replaced, at any moment.
 TEST(Multipath, EveryByteComesOnceWhateverPathsDo) {
   RAILCCL_SKIP_WITHOUT_THREADS();
-  for (int seed = 1; seed <= test::by_build(150, 40, 0) && !HasFailure(); seed++) {
+  for (int seed = 1; seed <= test::by_build(80, 40, 0) && !HasFailure(); seed++) {
     SCOPED_TRACE(seed);
     Stream stream(static_cast<uint64_t>(seed));
     Random& random = stream.random();

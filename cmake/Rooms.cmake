@@ -1,6 +1,6 @@
 # railccl_room(NAME DIR BELOW ROOM... LINK LIBRARY... [WITHOUT FILE...] [TOGETHER]): a static library
-# of DIR/*.cc. TOGETHER: several files are compiled as one, so names in their unnamed namespaces
-# differ.
+# of DIR/*.cc. TOGETHER: sanitized builds compile several files as one, so names in their unnamed
+# namespaces differ.
 #
 # Headers are included as "room/file.h". Each room's folder is reachable only through its own
 # include root (a link in the build tree), and a room gets just the roots of the rooms in BELOW and
@@ -48,8 +48,8 @@ function(railccl_room name directory)
   if(NOT ARG_OWN_FLAGS)
     railccl_precompile(rooms railccl_${name})
   endif()
-  # What they share is compiled, and where sanitized instrumented, once.
-  if(ARG_TOGETHER)
+  # Several files at a time: what they share is compiled and instrumented once.
+  if(ARG_TOGETHER AND RAILCCL_SANITIZE)
     set_target_properties(railccl_${name} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 6)
   endif()
 endfunction()

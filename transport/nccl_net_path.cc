@@ -38,7 +38,8 @@ Result<std::unique_ptr<NetPath>> NetPath::make(std::shared_ptr<NetPlugin> plugin
                                                const NetDevice* device, NetKeeper* keeper) {
   std::unique_ptr<NetPath> path(new NetPath(std::move(plugin), device, keeper));
   path->message_bytes_ = static_cast<uint32_t>(std::min<size_t>(kMessageBytes, device->bytes_max));
-  (void)secret_bytes(&path->secret_, sizeof(path->secret_));
+  if (!secret_bytes(&path->secret_, sizeof(path->secret_)))
+    return system_error(errno, "no secret for a path");
   RAILCCL_TRY(path->out_, make_memory((kData + kControls) * kMessageBytes));
   RAILCCL_TRY(path->in_, make_memory(kReceives * kMessageBytes));
   for (size_t place = 0; place < kReceives; place++) path->idle_.push_back(place);

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "base/random.h"
+#include "transport/little_endian.h"
 
 namespace railccl::transport {
 namespace {
@@ -18,19 +19,6 @@ constexpr uint16_t kVersion = 1;
 constexpr size_t kNicNameMax = 16;
 constexpr std::array<uint8_t, 8> kSubnet = {0xfd, 'r', 'a', 'i', 'l', 'n', 'e', 't'};
 constexpr int kSubnetBits = 64;
-
-template <typename T>
-void put(std::byte* to, T value) {
-  for (size_t i = 0; i < sizeof(T); i++) to[i] = static_cast<std::byte>((value >> (8 * i)) & 0xff);
-}
-
-template <typename T>
-T get(const std::byte* from) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); i++)
-    value = static_cast<T>(value | static_cast<T>(std::to_integer<T>(from[i]) << (8 * i)));
-  return value;
-}
 
 bool printable(std::string_view text) {
   return std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });

@@ -8,6 +8,7 @@
 #include <cstring>
 
 #include "base/random.h"
+#include "transport/little_endian.h"
 
 namespace railccl::transport {
 namespace {
@@ -18,19 +19,6 @@ constexpr uint32_t kAnswerMagic = 0x61636c72;  // "rlca"
 constexpr uint32_t kFrameMagic = 0x66636c72;   // "rlcf"
 constexpr uint16_t kVersion = 2;
 constexpr size_t kNameMax = 15;  // IFNAMSIZ - 1
-
-template <typename T>
-void put(std::byte* to, T value) {
-  for (size_t i = 0; i < sizeof(T); i++) to[i] = static_cast<std::byte>((value >> (8 * i)) & 0xff);
-}
-
-template <typename T>
-T get(const std::byte* from) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); i++)
-    value = static_cast<T>(value | static_cast<T>(std::to_integer<T>(from[i]) << (8 * i)));
-  return value;
-}
 
 size_t address_bytes(int family) { return family == AF_INET ? sizeof(in_addr) : sizeof(in6_addr); }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/random.h"
+#include "transport/little_endian.h"
 
 namespace railccl::transport {
 namespace {
@@ -14,19 +15,6 @@ constexpr uint32_t kCardMagic = 0x76636c72;  // "rlcv"
 constexpr uint16_t kVersion = 1;
 constexpr uint32_t kGrant = uint32_t{1} << 31;
 constexpr uint32_t kBytesBits = 24;
-
-template <typename T>
-void put(std::byte* to, T value) {
-  for (size_t i = 0; i < sizeof(T); i++) to[i] = static_cast<std::byte>((value >> (8 * i)) & 0xff);
-}
-
-template <typename T>
-T get(const std::byte* from) {
-  T value = 0;
-  for (size_t i = 0; i < sizeof(T); i++)
-    value = static_cast<T>(value | static_cast<T>(std::to_integer<T>(from[i]) << (8 * i)));
-  return value;
-}
 
 }  // namespace
 

@@ -318,7 +318,7 @@ RAILCCL_DECLARE(ncclResult_t, ncclCommShrink,
 /* *asyncError: ncclSuccess, ncclInProgress, or the failure that ended the communicator. */
 RAILCCL_DECLARE(ncclResult_t, ncclCommGetAsyncError, (ncclComm_t comm, ncclResult_t* asyncError));
 RAILCCL_DECLARE(ncclResult_t, ncclCommCount, (const ncclComm_t comm, int* count));
-/* The CUDA device of this rank; -1 for a rank on host memory. */
+/* The CUDA device that was current when the communicator was made; -1: none was. */
 RAILCCL_DECLARE(ncclResult_t, ncclCommCuDevice, (const ncclComm_t comm, int* device));
 RAILCCL_DECLARE(ncclResult_t, ncclCommUserRank, (const ncclComm_t comm, int* rank));
 

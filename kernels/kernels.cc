@@ -118,6 +118,23 @@ void run_by_tiles(void* const* dsts, int n_dsts, const void* const* srcs, int n_
 
 }  // namespace
 
+Scale factor_from(const void* scalar, Datatype type) {
+  Scale factor;
+  factor.kind = Scale::Kind::multiply;
+  if (type == Datatype::float64) {
+    std::memcpy(&factor.value, scalar, sizeof factor.value);
+  } else if (is_float(type)) {
+    float value = 0;
+    convert(&value, Datatype::float32, scalar, type, 1);
+    factor.value = double{value};
+  } else if (type == Datatype::uint64) {
+    std::memcpy(&factor.integer, scalar, sizeof factor.integer);  // the bit pattern
+  } else {
+    convert(&factor.integer, Datatype::int64, scalar, type, 1);
+  }
+  return factor;
+}
+
 Scaling scaling_of(Reduction op, Datatype type, int ranks, const Scale& factor) {
   Scaling scaling;
   if (op == Reduction::pre_mul_sum) scaling.pre = factor;

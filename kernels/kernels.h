@@ -40,6 +40,9 @@ struct Scaling {
   Scale post;  // of the finished sum
 };
 
+/// Reads a scalar of `type`, which needs no alignment, as a factor.
+Scale factor_from(const void* scalar, Datatype type);
+
 /// avg on floats divides each contribution before the sum (NCCL multiplies by 1/n there; dividing
 /// is exact where the quotient is), avg on integers divides the sum and truncates towards zero.
 /// pre_mul_sum's factor comes from its creator: pass it in `factor`.

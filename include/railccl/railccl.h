@@ -18,7 +18,8 @@ ncclResult_t railcclGetVersion(int* major, int* minor, int* patch);
 /* An ordered queue of work, usable wherever nccl.h takes a cudaStream_t: calls on it return when
  * they are queued, and run one after the other on the queue's own thread. Different streams run
  * concurrently. Buffers must stay valid and untouched until the work is done. Any thread may use
- * a stream. It is not a CUDA stream: CUDA's functions do not accept it. */
+ * a stream. It is not a CUDA stream: CUDA's functions do not accept it, and it orders no work of a
+ * GPU: calls with such buffers need a stream of CUDA's. */
 ncclResult_t railcclStreamCreate(cudaStream_t* stream);
 /* Waits until everything queued so far is done; the first failure since the last call. */
 ncclResult_t railcclStreamSynchronize(cudaStream_t stream);

@@ -1,8 +1,9 @@
 // Argument checks of the collectives; see calls.h.
 #include "api/calls.h"
 
-#include <cstring>
 #include <limits>
+
+#include "gpu/driver.h"
 
 namespace railccl::api {
 namespace {
@@ -83,8 +84,16 @@ Status apply_operator(ncclRedOp_t op, ncclComm& comm, Call* call) {
     return Status(Code::invalid_argument, "operator {} was made for {}, but the call has {}",
                   static_cast<int>(op), name_of(made.datatype), name_of(call->request.datatype));
   call->request.op = Reduction::pre_mul_sum;
-  call->factor =
-      made.residence != nullptr ? factor_from(made.residence, made.datatype) : made.factor;
+  if (made.residence == nullptr) {
+    call->factor = made.factor;
+    return ok();
+  }
+  RAILCCL_TRY(const bool on_gpu, comm.communicator->config().gpu.holds(made.residence));
+  if (on_gpu) {
+    call->late_factor = made.residence;  // as it is when the stream comes to the call
+  } else {
+    call->factor = kernels::factor_from(made.residence, made.datatype);
+  }
   return ok();
 }
 
@@ -98,32 +107,13 @@ Result<Datatype> datatype_from(ncclDataType_t type) {
   return static_cast<Datatype>(number);
 }
 
-Result<runtime::Stream*> stream_from(cudaStream_t stream) {
-  if (stream == nullptr) return static_cast<runtime::Stream*>(nullptr);
-  runtime::Stream* ours = runtime::Stream::from_handle(stream);
-  if (ours == nullptr)
-    return Status(Code::invalid_argument,
-                  "stream {} was not made by railcclStreamCreate; streams of a GPU are not "
-                  "supported by this build",
-                  static_cast<const void*>(stream));
-  return ours;
-}
-
-kernels::Scale factor_from(const void* scalar, Datatype type) {
-  kernels::Scale factor;
-  factor.kind = kernels::Scale::Kind::multiply;
-  if (type == Datatype::float64) {
-    std::memcpy(&factor.value, scalar, sizeof factor.value);
-  } else if (is_float(type)) {
-    float value = 0;
-    kernels::convert(&value, Datatype::float32, scalar, type, 1);
-    factor.value = double{value};
-  } else if (type == Datatype::uint64) {
-    std::memcpy(&factor.integer, scalar, sizeof factor.integer);  // the bit pattern
-  } else {
-    kernels::convert(&factor.integer, Datatype::int64, scalar, type, 1);
-  }
-  return factor;
+Result<runtime::Queue> queue_from(cudaStream_t stream) {
+  if (runtime::Stream* ours = runtime::Stream::from_handle(stream)) return runtime::Queue(ours);
+  if (gpu::Driver::loaded() != nullptr) return runtime::Queue::of_cuda(stream);
+  return Status(Code::invalid_argument,
+                "stream {} was not made by railcclStreamCreate, and there are no streams of CUDA: "
+                "this process has loaded no CUDA driver (libcuda.so.1)",
+                static_cast<const void*>(stream));
 }
 
 Result<Collective> collective_from(railcclCollective_t collective) {

@@ -18,10 +18,7 @@ Status collective_call_again(const Arguments& arguments, Use& use, runtime::Call
 
 Result<Collective> collective_from(railcclCollective_t collective);
 Result<Datatype> datatype_from(ncclDataType_t type);
-/// The stream behind a handle: null for null.
-Result<runtime::Stream*> stream_from(cudaStream_t stream);
-
-/// Reads a scalar of `type` as the factor of an operator.
-kernels::Scale factor_from(const void* scalar, Datatype type);
+/// What a handle of a stream (not null) stands for; of those that are not ours CUDA has to judge.
+Result<runtime::Queue> queue_from(cudaStream_t stream);
 
 }  // namespace railccl::api

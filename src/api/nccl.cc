@@ -14,7 +14,7 @@ namespace {
 
 ncclResult_t collective(const char* function, ncclComm_t comm, cudaStream_t stream,
                         const Arguments& arguments) {
-  return start(function, comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+  return start(function, comm, stream, [&](Use& use, runtime::Queue queue) -> Status {
     runtime::Call call;
     RAILCCL_CHECK(collective_call_again(arguments, use, &call));
     return use.communicator().start(call, queue);
@@ -85,7 +85,7 @@ ncclResult_t pncclScatter(const void* sendbuff, void* recvbuff, size_t count,
 
 ncclResult_t pncclSend(const void* sendbuff, size_t count, ncclDataType_t datatype, int peer,
                        ncclComm_t comm, cudaStream_t stream) {
-  return start("ncclSend", comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+  return start("ncclSend", comm, stream, [&](Use& use, runtime::Queue queue) -> Status {
     runtime::Call call;
     RAILCCL_CHECK(transfer_call(runtime::Call::Kind::send, sendbuff, nullptr, count, datatype, peer,
                                 *use.operator->(), &call));
@@ -95,7 +95,7 @@ ncclResult_t pncclSend(const void* sendbuff, size_t count, ncclDataType_t dataty
 
 ncclResult_t pncclRecv(void* recvbuff, size_t count, ncclDataType_t datatype, int peer,
                        ncclComm_t comm, cudaStream_t stream) {
-  return start("ncclRecv", comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+  return start("ncclRecv", comm, stream, [&](Use& use, runtime::Queue queue) -> Status {
     runtime::Call call;
     RAILCCL_CHECK(transfer_call(runtime::Call::Kind::recv, nullptr, recvbuff, count, datatype, peer,
                                 *use.operator->(), &call));
@@ -140,9 +140,9 @@ ncclResult_t pncclRedOpCreatePreMulSum(ncclRedOp_t* op, void* scalar, ncclDataTy
     made.alive = true;
     RAILCCL_TRY(made.datatype, datatype_from(datatype));
     if (residence == ncclScalarHostImmediate)
-      made.factor = factor_from(scalar, made.datatype);
+      made.factor = kernels::factor_from(scalar, made.datatype);
     else if (residence == ncclScalarDevice)
-      made.residence = scalar;  // there is no device: memory to read when the operator is used
+      made.residence = scalar;  // of a GPU or not: read when the operator is used
     else
       return Status(Code::invalid_argument, "{} is no residence of a scalar",
                     static_cast<int>(residence));

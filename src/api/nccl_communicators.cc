@@ -27,7 +27,8 @@ ncclResult_t init(const char* function, ncclComm_t* comm, int ranks, const ncclU
       if (rank < 0 || rank >= ranks)
         return Status(Code::invalid_argument, "rank is {}; it must be from 0 to {}", rank,
                       ranks - 1);
-      RAILCCL_TRY(const runtime::Config config, config_from(given, {}));
+      RAILCCL_TRY(runtime::Config config, config_from(given, {}));
+      config.gpu = runtime::GpuPlace::here();  // not the thread's that a group's end starts
       blocking = config.blocking;
       return make_into(comm, [bytes = id_from(*id), rank, ranks, config] {
         return runtime::Communicator::join(bytes, rank, ranks, config);
@@ -149,9 +150,14 @@ ncclResult_t pncclCommInitAll(ncclComm_t* comm, int ndev, const int* devlist) {
     RAILCCL_TRY(const runtime::UniqueId id, runtime::make_unique_id(settings));
     begin_group();
     for (int rank = 0; rank < ndev; rank++) {
-      const Status made = make_into(&comm[rank], [id, rank, ndev] {
-        return runtime::Communicator::join(id, rank, ndev, {});
-      });
+      const int device = devlist != nullptr ? devlist[rank] : rank;
+      const Status made =
+          make_into(&comm[rank],
+                    [id, rank, ndev, device]() -> Result<std::shared_ptr<runtime::Communicator>> {
+                      runtime::Config config;
+                      RAILCCL_TRY(config.gpu, runtime::GpuPlace::of(device));
+                      return runtime::Communicator::join(id, rank, ndev, config);
+                    });
       if (!made.is_ok()) refuse_group(made);
     }
     bool in_progress = false;
@@ -272,7 +278,7 @@ ncclResult_t pncclCommCuDevice(const ncclComm_t comm, int* device) {
   return api::call("ncclCommCuDevice", [&]() -> Status {
     RAILCCL_CHECK(not_null(device, "device"));
     RAILCCL_TRY(Use use, Use::of(comm));
-    *device = -1;
+    *device = use.communicator().config().gpu.device;
     return ok();
   });
 }

@@ -1,13 +1,16 @@
 // The functions of nccl.h about memory: allocation, registration, windows.
 //
-// Memory from ncclMemAlloc lies in files that the ranks of a host map (transport/memory_file.h), so
-// that collectives read and write it in place. Registered or not makes no difference: on host
-// memory every transport works with any buffer, so a registration is bookkeeping. It is checked and
-// remembered, and whoever gives a handle back twice is told.
+// Where a context of CUDA is current, ncclMemAlloc gives memory of its GPU. Else its memory lies in
+// files that the ranks of a host map (transport/memory_file.h), so that collectives read and write
+// it in place. Registered or not makes no difference: on host memory every transport works with any
+// buffer, so a registration is bookkeeping. It is checked and remembered, and whoever gives a
+// handle back twice is told.
 #include <limits>
+#include <map>
 
 #include "api/errors.h"
 #include "api/jobs.h"
+#include "gpu/driver.h"
 #include "transport/memory_file.h"
 
 using namespace railccl;
@@ -29,6 +32,42 @@ void* make_token() {
   return reinterpret_cast<void*>(next.fetch_add(1) * 16);
 }
 
+/// Memory of GPUs that ncclMemAlloc has given out, and the contexts that it belongs to.
+struct OnGpus {
+  std::mutex mutex;
+  std::map<const void*, gpu::Context> contexts;
+};
+OnGpus& on_gpus() {
+  static OnGpus* instance = new OnGpus;  // never destroyed, as the pool of communicators
+  return *instance;
+}
+
+Result<void*> alloc_on_gpu(const gpu::Driver& driver, size_t bytes) {
+  gpu::Address address = 0;
+  RAILCCL_CHECK(RAILCCL_CUDA_CALL(driver, memory_alloc, &address, bytes == 0 ? 1 : bytes));
+  void* const memory = reinterpret_cast<void*>(address);
+  std::lock_guard lock(on_gpus().mutex);
+  on_gpus().contexts[memory] = driver.current();
+  return memory;
+}
+
+/// False when it is no such memory.
+Result<bool> free_on_gpu(const void* memory) {
+  gpu::Context context = nullptr;
+  {
+    std::lock_guard lock(on_gpus().mutex);
+    const auto found = on_gpus().contexts.find(memory);
+    if (found == on_gpus().contexts.end()) return false;
+    context = found->second;
+    on_gpus().contexts.erase(found);
+  }
+  const gpu::Driver& driver = *gpu::Driver::loaded();
+  const gpu::WithContext with(driver, context);
+  RAILCCL_CHECK(with.status());
+  RAILCCL_CHECK(RAILCCL_CUDA_CALL(driver, memory_free, reinterpret_cast<uintptr_t>(memory)));
+  return true;
+}
+
 }  // namespace
 
 extern "C" {
@@ -38,6 +77,12 @@ ncclResult_t pncclMemAlloc(void** ptr, size_t size) {
     RAILCCL_CHECK(not_null(ptr, "ptr"));
     if (size > std::numeric_limits<size_t>::max() / 2)
       return Status(Code::invalid_argument, "size {} is more than any memory", size);
+    const gpu::Driver* const driver = gpu::Driver::loaded();
+    if (driver != nullptr && driver->current() != nullptr) {
+      RAILCCL_CHECK(driver->usable());
+      RAILCCL_TRY(*ptr, alloc_on_gpu(*driver, size));
+      return ok();
+    }
     RAILCCL_TRY(const auto file, transport::MemoryFile::create(size == 0 ? 1 : size));
     *ptr = file->data();
     return ok();
@@ -48,6 +93,8 @@ ncclResult_t pncclMemFree(void* ptr) {
   if (ptr == nullptr) return ncclSuccess;
   return api::call("ncclMemFree", [&]() -> Status {
     if (transport::MemoryFile::release(ptr)) return ok();
+    RAILCCL_TRY(const bool freed, free_on_gpu(ptr));
+    if (freed) return ok();
     return Status(Code::invalid_argument, "{} does not come from ncclMemAlloc, or was freed", ptr);
   });
 }

@@ -20,7 +20,7 @@ Result<std::shared_ptr<runtime::Window>> window_of(Use& use, ncclWindow_t handle
 }
 
 /// Puts now, or at the group's end.
-Status put(const Use& use, const runtime::Put& what, runtime::Stream* queue) {
+Status put(const Use& use, const runtime::Put& what, runtime::Queue queue) {
   if (runtime::group_depth() == 0) return use.communicator().put(what, queue);
   run_at_group_end(
       false, [communicator = use.shared(), what, queue] { return communicator->put(what, queue); });
@@ -44,7 +44,7 @@ ncclResult_t pncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void** outUse
 ncclResult_t pncclPutSignal(const void* localbuff, size_t count, ncclDataType_t datatype, int peer,
                             ncclWindow_t peerWin, size_t peerWinOffset, int sigIdx, int ctx,
                             unsigned int flags, ncclComm_t comm, cudaStream_t stream) {
-  return start("ncclPutSignal", comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+  return start("ncclPutSignal", comm, stream, [&](Use& use, runtime::Queue queue) -> Status {
     RAILCCL_CHECK(check_flags(flags));
     RAILCCL_TRY(const Datatype type, datatype_from(datatype));
     RAILCCL_TRY(const auto window, window_of(use, peerWin));
@@ -65,7 +65,7 @@ ncclResult_t pncclPutSignal(const void* localbuff, size_t count, ncclDataType_t 
 
 ncclResult_t pncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,
                          cudaStream_t stream) {
-  return start("ncclSignal", comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+  return start("ncclSignal", comm, stream, [&](Use& use, runtime::Queue queue) -> Status {
     RAILCCL_CHECK(check_flags(flags));
     runtime::Put what;
     what.peer = peer;
@@ -77,7 +77,7 @@ ncclResult_t pncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, nccl
 
 ncclResult_t pncclWaitSignal(int nDesc, ncclWaitSignalDesc_t* signalDescs, ncclComm_t comm,
                              cudaStream_t stream) {
-  return start("ncclWaitSignal", comm, stream, [&](Use& use, runtime::Stream* queue) -> Status {
+  return start("ncclWaitSignal", comm, stream, [&](Use& use, runtime::Queue queue) -> Status {
     if (nDesc < 0) return Status(Code::invalid_argument, "nDesc is {}", nDesc);
     if (nDesc > 0) RAILCCL_CHECK(not_null(signalDescs, "signalDescs"));
     std::vector<runtime::SignalWait> waits;

@@ -78,7 +78,8 @@ ncclResult_t pncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId* uniq
       if (rank < 0 || rank >= nRanks)
         return Status(Code::invalid_argument, "rank is {}; a rank that joins is from 0 to {}", rank,
                       nRanks - 1);
-      RAILCCL_TRY(const runtime::Config chosen, config_from(config, {}));
+      RAILCCL_TRY(runtime::Config chosen, config_from(config, {}));
+      chosen.gpu = runtime::GpuPlace::here();
       blocking = chosen.blocking;
       return make_into(newcomm, [id = id_from(*uniqueId), rank, nRanks, chosen] {
         return runtime::Communicator::join(id, rank, nRanks, chosen);

@@ -15,7 +15,9 @@ namespace {
 
 Result<runtime::Stream*> own_stream(cudaStream_t stream) {
   RAILCCL_CHECK(not_null(stream, "stream"));
-  return stream_from(stream);
+  if (runtime::Stream* ours = runtime::Stream::from_handle(stream)) return ours;
+  return Status(Code::invalid_argument, "stream {} was not made by railcclStreamCreate",
+                static_cast<const void*>(stream));
 }
 
 void copy_text(const std::string& from, char* to, size_t bytes) {

@@ -95,17 +95,15 @@ ncclResult_t railcclRequestStart(railcclRequest_t request, cudaStream_t stream) 
     refuse_group(alive);
     return finish("railcclRequestStart", alive);
   }
-  return start("railcclRequestStart", request->comm, stream,
-               [&](Use& use, runtime::Stream* queue) -> Status {
-                 if (&use.communicator() != request->communicator || request->owner.expired())
-                   return Status(Code::invalid_usage,
-                                 "the communicator of the request was destroyed");
-                 if (!request->made_operator)
-                   return use.communicator().start_prepared(request->call, queue);
-                 runtime::Call call;
-                 RAILCCL_CHECK(collective_call(request->arguments, *use.operator->(), &call));
-                 return use.communicator().start(call, queue);
-               });
+  return start(
+      "railcclRequestStart", request->comm, stream, [&](Use& use, runtime::Queue queue) -> Status {
+        if (&use.communicator() != request->communicator || request->owner.expired())
+          return Status(Code::invalid_usage, "the communicator of the request was destroyed");
+        if (!request->made_operator) return use.communicator().start_prepared(request->call, queue);
+        runtime::Call call;
+        RAILCCL_CHECK(collective_call(request->arguments, *use.operator->(), &call));
+        return use.communicator().start(call, queue);
+      });
 }
 
 ncclResult_t railcclRequestDestroy(railcclRequest_t request) {

@@ -7,14 +7,17 @@
 
 namespace railccl::api {
 
-/// Runs `begin` (Use&, runtime::Stream* -> Status), which starts something on `comm`.
+/// Runs `begin` (Use&, runtime::Queue -> Status), which starts something on `comm`.
 template <typename Begin>
 ncclResult_t start(const char* function, ncclComm_t comm, cudaStream_t stream, const Begin& begin) {
   bool in_progress = false;
   const ncclResult_t result = api::call(function, [&]() -> Status {
     const auto attempt = [&]() -> Status {
       RAILCCL_TRY(Use use, Use::of(comm));
-      RAILCCL_TRY(runtime::Stream * queue, stream_from(stream));
+      runtime::Queue queue = nullptr;
+      if (stream != nullptr) {
+        RAILCCL_TRY(queue, queue_from(stream));
+      }
       RAILCCL_CHECK(begin(use, queue));
       if (!use.communicator().config().blocking) {
         note_nonblocking(use.shared());

@@ -178,9 +178,9 @@ Status Share::start(const Call& call) {
        .sequence = sequence_,
        .input = call.input,
        .output = call.output,
-       .pre =
-           kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor)
-               .pre,
+       .pre = kernels::scaling_of(call.request.op, call.request.datatype, member_.size(),
+                                  factor_of(call))
+                  .pre,
        .may_fetch = member_.may_fetch(call.request.collective)}));
   asking_ = &call;
   return ok();
@@ -212,7 +212,7 @@ Status Share::launch(const Call& call, Reach reach) {
   operation.input = call.input;
   operation.output = call.output;
   operation.scaling =
-      kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), call.factor);
+      kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), factor_of(call));
   if (reach != Reach::none) operation.peers = member_.open_buffers().peers();
   RAILCCL_CHECK((*plan)->execution->begin(operation));
   running_ = *plan;

@@ -26,6 +26,20 @@
 
 namespace railccl::runtime {
 
+/// Where a rank's GPU buffers are: what the thread that makes the communicator finds.
+struct GpuPlace {
+  bool driver = false;      // a CUDA driver is loaded: pointers may be of a GPU
+  void* context = nullptr;  // the CUcontext; null: that of the first call with such buffers
+  int device = -1;
+
+  /// As the calling thread has it. Loads and starts nothing.
+  static GpuPlace here();
+  /// The primary context of a device, which is started.
+  static Result<GpuPlace> of(int device);
+  /// Is it of a GPU (or managed by CUDA), so that the host must not touch it?
+  Result<bool> holds(const void* pointer) const;
+};
+
 struct Config {
   bool blocking = true;
   int min_channels = 0;  // 0: from the settings
@@ -34,18 +48,28 @@ struct Config {
   bool split_share = false;
   int contexts = 1;  // of one-sided operations: orders of signals that know nothing of each other
   int signals = 1;   // per context and peer
+  GpuPlace gpu;
 };
 
 /// One call of the API, checked as far as one rank can, not yet run.
 struct Call {
   enum class Kind : uint8_t { collective, send, recv };
   Kind kind = Kind::collective;
+  bool staged = false;    // input and output are copies of buffers of a GPU
   plan::Request request;  // for send and recv: datatype and count
   int peer = -1;          // send, recv
   const void* input = nullptr;
   void* output = nullptr;
-  kernels::Scale factor;  // pre_mul_sum
+  kernels::Scale factor;              // pre_mul_sum
+  const void* late_factor = nullptr;  // not null: where the factor is when the call runs
 };
+
+/// The factor of pre_mul_sum, when the call runs.
+inline kernels::Scale factor_of(const Call& call) {
+  return call.late_factor == nullptr
+             ? call.factor
+             : kernels::factor_from(call.late_factor, call.request.datatype);
+}
 
 /// What the last finished collective ran with: for benchmarks and logs.
 struct Choice {
@@ -140,13 +164,14 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
 
   /// Runs `call`: on a null stream it is finished on return, else it is queued. Between
   /// group_start() and group_end() of this thread it is only recorded. Arguments are checked at
-  /// once in any case.
-  virtual Status start(const Call& call, Stream* stream) = 0;
+  /// once in any case. With a buffer of a GPU, on a stream of CUDA's or on the null stream: queued
+  /// there (gpu_staging.h).
+  virtual Status start(const Call& call, Queue queue) = 0;
   /// Checks a collective that will be started again and again, and makes its plan. Concerns this
   /// rank only; waits for the communicator's turn.
   virtual Status prepare(const Call& call) = 0;
   /// Like start(), for a call that prepare() has accepted on this communicator.
-  virtual Status start_prepared(const Call& call, Stream* stream) = 0;
+  virtual Status start_prepared(const Call& call, Queue queue) = 0;
 
   /// Collective. color < 0: no new communicator (the result is a null pointer).
   virtual Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) = 0;
@@ -179,8 +204,8 @@ class Communicator : public std::enable_shared_from_this<Communicator> {
                                                           uint64_t flags) = 0;
   /// Checks at once, then writes in the order of `stream` (null: on return). Does not count as a
   /// call in which the peer takes part. Code::unsupported where the peer's window is out of reach.
-  virtual Status put(const Put& put, Stream* stream) = 0;
-  virtual Status wait_signals(const std::vector<SignalWait>& waits, Stream* stream) = 0;
+  virtual Status put(const Put& put, Queue queue) = 0;
+  virtual Status wait_signals(const std::vector<SignalWait>& waits, Queue queue) = 0;
 
   /// Gives memory back that operations need; until resume() calls are refused. Waits for the
   /// operations before it. Concerns this rank only.

@@ -20,12 +20,6 @@ namespace railccl::runtime {
 
 namespace {
 
-struct Recorded {
-  std::shared_ptr<Member> member;
-  Call call;
-  Stream* stream = nullptr;
-};
-
 struct Recorder {
   int depth = 0;
   std::vector<Recorded> calls;
@@ -44,6 +38,7 @@ struct Portion {
   std::shared_ptr<Member> member;
   std::vector<Call> calls;
   uint64_t ticket = 0;
+  bool on_gpu = false;  // has a call on a stream of CUDA's
 };
 
 /// A part of a group: runs once, in whichever thread comes last.
@@ -56,7 +51,7 @@ class Part {
   Portion& portion(const std::shared_ptr<Member>& member) {
     for (Portion& known : portions)
       if (known.member == member) return known;
-    portions.push_back({member, {}, 0});
+    portions.push_back({member, {}, 0, false});
     return portions.back();
   }
   void take_tickets() {
@@ -75,6 +70,10 @@ class Part {
     for (Portion& portion : portions)
       shares.emplace_back(*portion.member, portion.calls, portion.ticket);
     const Status status = run(shares);
+    // Nobody asks a stream of CUDA's for the outcome: the communicator has to tell it.
+    if (!status.is_ok())
+      for (Portion& portion : portions)
+        if (portion.on_gpu) portion.member->fail(status);
     if (counted)
       for (Portion& portion : portions) portion.member->pending(-1);
     lock.lock();
@@ -130,7 +129,9 @@ std::vector<std::shared_ptr<Part>> parts_of(std::vector<Recorded> calls) {
         home->streams.end())
       home->streams.push_back(recorded.stream);
     home->counted |= counted;
-    home->portion(recorded.member).calls.push_back(recorded.call);
+    Portion& portion = home->portion(recorded.member);
+    portion.calls.push_back(recorded.call);
+    portion.on_gpu |= recorded.places.any;
   }
   return parts;
 }
@@ -154,10 +155,25 @@ std::shared_ptr<Part> dispatch(const std::vector<std::shared_ptr<Part>>& parts) 
   return mine;
 }
 
+Status launch(std::vector<Recorded> calls) {
+  StagedGroup staged;
+  RAILCCL_CHECK(staged.begin(calls));
+  const std::shared_ptr<Part> mine = dispatch(parts_of(std::move(calls)));
+  staged.end();
+  return mine == nullptr ? ok() : mine->arrive();
+}
+
 }  // namespace
 
 void record(std::shared_ptr<Member> member, const Call& call, Stream* stream) {
-  recorder.calls.push_back({std::move(member), call, stream});
+  recorder.calls.push_back({std::move(member), call, stream, {}});
+}
+
+Status record_or_launch(std::shared_ptr<Member> member, const Call& call, const OnGpu& places) {
+  Recorded recorded{std::move(member), call, nullptr, places};
+  if (recorder.depth == 0) return launch({std::move(recorded)});
+  recorder.calls.push_back(std::move(recorded));
+  return ok();
 }
 
 void refuse(const Status& why) {
@@ -189,8 +205,7 @@ Status group_end() {
         recorded.member->note_refused(recorded.call, recorded.stream);
     return refused.context("the group did not run");
   }
-  const std::shared_ptr<Part> mine = dispatch(parts_of(std::move(calls)));
-  return mine == nullptr ? ok() : mine->arrive();
+  return launch(std::move(calls));
 }
 
 Result<double> group_simulate_end() {

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "runtime/batch.h"
 #include "runtime/cost.h"
+#include "runtime/gpu_staging.h"
 #include "runtime/group.h"
 #include "runtime/pack.h"
 #include "runtime/prove.h"
@@ -61,6 +62,10 @@ void retire(std::unique_ptr<Stream> stream) {
   std::lock_guard lock(retired().mutex);
   retired().streams.push_back(std::move(stream));
 }
+/// The destructor of a member may be the last thing that a stream of its own does.
+void end_stream(std::unique_ptr<Stream> stream) {
+  if (stream != nullptr && stream->on_own_thread()) retire(std::move(stream));
+}
 void bury_retired() {
   std::vector<std::unique_ptr<Stream>> dead;
   std::lock_guard lock(retired().mutex);
@@ -101,13 +106,8 @@ Member::Member(int rank, int ranks, Config config, Settings settings)
       alarm_(std::make_shared<Alarm>()) {}
 
 Member::~Member() {
-  if (background_ != nullptr) {
-    if (background_->on_own_thread()) {
-      retire(std::move(background_));
-    } else {
-      background_.reset();
-    }
-  }
+  end_stream(std::move(background_));
+  if (staging_ != nullptr) end_stream(staging_->take_worker());
   // A failure has been logged by fail().
   if (phase_.load(std::memory_order_acquire) == Phase::ready && !failed_)
     (void)finalize_now(turns_.take());
@@ -243,15 +243,15 @@ Call without_ignored(Call call) {
 
 }  // namespace
 
-Status Member::start(const Call& call, Stream* stream) {
+Status Member::start(const Call& call, Queue queue) {
   Status status = settle(usable());
   if (status.is_ok()) status = check(call);
   if (!status.is_ok()) {
-    if (status.scope() == Scope::communicator) note_refused(without_ignored(call), stream);
+    if (status.scope() == Scope::communicator) note_refused(without_ignored(call), queue);
     refuse(status);
     return status;
   }
-  return begin(without_ignored(call), stream);
+  return begin(without_ignored(call), queue);
 }
 
 Status Member::prepare(const Call& call) {
@@ -269,25 +269,31 @@ Status Member::prepare(const Call& call) {
   return planned;
 }
 
-Status Member::start_prepared(const Call& call, Stream* stream) {
+Status Member::start_prepared(const Call& call, Queue queue) {
   const Status status = settle(usable());
   if (!status.is_ok()) {
-    if (status.scope() == Scope::communicator) note_refused(without_ignored(call), stream);
+    if (status.scope() == Scope::communicator) note_refused(without_ignored(call), queue);
     refuse(status);
     return status;
   }
-  return begin(without_ignored(call), stream);
+  return begin(without_ignored(call), queue);
 }
 
 /// Records, queues or runs a checked call.
-Status Member::begin(const Call& call, Stream* stream) {
+Status Member::begin(const Call& call, Queue queue) {
+  if (config_.gpu.driver || queue.cuda != nullptr) [[unlikely]] {
+    bool taken = false;
+    const Status status = begin_on_gpu(call, queue, &taken);
+    if (!status.is_ok()) refuse(status);
+    if (taken || !status.is_ok()) return status;
+  }
   const auto self = [this] { return std::static_pointer_cast<Member>(shared_from_this()); };
   if (group_depth() > 0) {
-    record(self(), call, stream);
+    record(self(), call, queue.host);
     return ok();
   }
-  if (stream != nullptr) {
-    enqueue(self(), call, *stream, false);
+  if (queue.host != nullptr) {
+    enqueue(self(), call, *queue.host, false);
     return ok();
   }
   if (!config_.blocking) {
@@ -299,6 +305,23 @@ Status Member::begin(const Call& call, Stream* stream) {
   if (call.kind == Call::Kind::collective && turns_.reached(ticket)) return run_small(call, ticket);
   Share share(*this, std::span<const Call>(&call, 1), ticket);
   return run(std::span<Share>(&share, 1));
+}
+
+/// A call with buffers of a GPU, or on a stream of CUDA's: `taken`, unless it is neither.
+Status Member::begin_on_gpu(const Call& call, Queue queue, bool* taken) {
+  RAILCCL_TRY(const OnGpu places, look_at(call, queue, size(), rank()));
+  *taken = places.any;
+  if (!places.any) return ok();
+  RAILCCL_CHECK(staging(queue.cuda).status());
+  auto self = std::static_pointer_cast<Member>(shared_from_this());
+  return record_or_launch(std::move(self), call, places);
+}
+
+Result<Staging*> Member::staging(void* cuda_stream) {
+  if (staging_ == nullptr) {
+    RAILCCL_TRY(staging_, Staging::make(config_.gpu.context, cuda_stream));
+  }
+  return staging_.get();
 }
 
 /// A collective whose turn it is. Small ones that have been planned before mostly end here, without
@@ -410,6 +433,7 @@ Status Member::suspend() {
   turns_.wait(ticket);
   for (PlanCache& plans : plans_) plans.clear();
   parts_.wires->release_scratch();
+  if (staging_ != nullptr) staging_->release_spool();
   Phase expected = Phase::ready;
   const bool suspended =
       phase_.compare_exchange_strong(expected, Phase::suspended, std::memory_order_acq_rel);

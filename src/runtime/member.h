@@ -12,6 +12,7 @@
 #include "runtime/caretaker.h"
 #include "runtime/communicator.h"
 #include "runtime/control.h"
+#include "runtime/gpu_staging.h"
 #include "runtime/one_sided.h"
 #include "runtime/open_buffers.h"
 #include "runtime/patience.h"
@@ -48,9 +49,9 @@ class Member final : public Communicator {
     std::lock_guard lock(life_);
     return topology_;
   }
-  Status start(const Call& call, Stream* stream) override;
+  Status start(const Call& call, Queue queue) override;
   Status prepare(const Call& call) override;
-  Status start_prepared(const Call& call, Stream* stream) override;
+  Status start_prepared(const Call& call, Queue queue) override;
   Result<std::shared_ptr<Communicator>> split(int color, int key, const Config& config) override;
   Result<std::shared_ptr<Communicator>> shrink(const std::vector<int>& survivors,
                                                const Config& config, bool abort) override;
@@ -61,8 +62,8 @@ class Member final : public Communicator {
                                              const Config& config) override;
   Result<std::shared_ptr<Window>> register_window(void* buffer, uint64_t bytes,
                                                   uint64_t flags) override;
-  Status put(const Put& put, Stream* stream) override;
-  Status wait_signals(const std::vector<SignalWait>& waits, Stream* stream) override;
+  Status put(const Put& put, Queue queue) override;
+  Status wait_signals(const std::vector<SignalWait>& waits, Queue queue) override;
   Status suspend() override;
   Status resume() override;
   Result<Memory> memory() override;
@@ -141,7 +142,7 @@ class Member final : public Communicator {
   void note_interrupted(const Call& call, uint64_t order, bool begun);
   /// The same of a call that was refused: comes after all that have tickets. In a group it is noted
   /// at the group's end.
-  void note_refused(const Call& call, Stream* stream);
+  void note_refused(const Call& call, Queue queue);
 
   /// Has this rank failed or been aborted? One load.
   bool failed_here() const { return failed_.load(std::memory_order_acquire); }  // partner: fail()
@@ -165,6 +166,8 @@ class Member final : public Communicator {
   Stream& background();
   void pending(int change) { pending_.fetch_add(change, std::memory_order_acq_rel); }
   bool blocking() const { return config_.blocking; }
+  /// For calls with buffers of a GPU: made with the first. By the thread that makes the call.
+  Result<Staging*> staging(void* cuda_stream);
   std::string title() const;
 
  private:
@@ -177,13 +180,14 @@ class Member final : public Communicator {
   void replace_failure(const Status& verdict);
   void give_in(const Status& why);
   Status check(const Call& call) const;
-  Status begin(const Call& call, Stream* stream);
+  Status begin(const Call& call, Queue queue);
+  Status begin_on_gpu(const Call& call, Queue queue, bool* taken);
   Status run_small(const Call& call, uint64_t ticket);
   Status usable() const;
   Status finalize_now(uint64_t ticket);
   Status found(const Config& config, const std::shared_ptr<Member>& child,
                const std::function<Status()>& work);
-  Status in_order_of(Stream* stream, const std::function<Status()>& work);
+  Status in_order_of(Queue queue, const std::function<Status()>& work);
   Status split_now(int color, int key, Member& child);
   Result<std::shared_ptr<Communicator>> shrink_failed(const std::vector<int>& survivors,
                                                       const Config& config);
@@ -262,6 +266,7 @@ class Member final : public Communicator {
   std::unique_ptr<Weigh> weigh_;
   std::unique_ptr<OpenBuffers> open_buffers_;
   std::unique_ptr<OneSided> one_sided_;
+  std::unique_ptr<Staging> staging_;
   // By reach and collective: are there algorithms with just that?
   std::array<std::array<bool, kCollectiveCount>, algorithms::kReachCount> reaching_{};
   Patience patience_{false};

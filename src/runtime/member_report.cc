@@ -52,7 +52,12 @@ Result<Memory> Member::memory() {
   const uint64_t scratch = parts_.wires->scratch_bytes();
   const bool shared = parts_.wires->scratch_is_shared();
   turns_.leave(ticket);
-  return Memory{shared ? 0 : scratch, shared ? scratch : 0, suspended};
+  Memory memory{shared ? 0 : scratch, shared ? scratch : 0, suspended};
+  if (staging_ != nullptr) {
+    memory.persistent += staging_->pinned_bytes();
+    memory.releasable += staging_->spool_bytes();
+  }
+  return memory;
 }
 
 }  // namespace railccl::runtime

@@ -226,11 +226,30 @@ Status OneSided::wait(const std::vector<SignalWait>& waits) {
   return ok();
 }
 
+namespace {
+
+Status check_queue(const Queue& queue) {
+  if (queue.cuda == nullptr) return ok();
+  return Status(Code::unsupported, "one-sided operations do not run on streams of CUDA");
+}
+
+Status not_on_gpu(const GpuPlace& place, const void* pointer, const char* what) {
+  RAILCCL_TRY(const bool there, place.holds(pointer));
+  if (!there) return ok();
+  return Status(Code::unsupported,
+                "{} lies in memory of a GPU: one-sided operations are for memory "
+                "of the host",
+                what);
+}
+
+}  // namespace
+
 // ---- What the communicator offers of it --------------------------------------------------------
 
 Result<std::shared_ptr<Window>> Member::register_window(void* buffer, uint64_t bytes,
                                                         uint64_t flags) {
   RAILCCL_CHECK(usable());
+  RAILCCL_CHECK(not_on_gpu(config_.gpu, buffer, "a window"));
   auto window = std::make_shared<Window>(buffer, bytes, flags);
   const uint64_t ticket = turns_.take();
   auto self = std::static_pointer_cast<Member>(shared_from_this());
@@ -256,9 +275,9 @@ Result<std::shared_ptr<Window>> Member::register_window(void* buffer, uint64_t b
 }
 
 /// Runs what needs no turn: now, or behind what the stream, or the background, has to do first.
-Status Member::in_order_of(Stream* stream, const std::function<Status()>& work) {
-  if (stream != nullptr) {
-    stream->enqueue(work);
+Status Member::in_order_of(Queue queue, const std::function<Status()>& work) {
+  if (queue.host != nullptr) {
+    queue.host->enqueue(work);
     return ok();
   }
   if (config_.blocking) return work();
@@ -272,18 +291,21 @@ Status Member::in_order_of(Stream* stream, const std::function<Status()>& work) 
   return ok();
 }
 
-Status Member::put(const Put& put, Stream* stream) {
+Status Member::put(const Put& put, Queue queue) {
   RAILCCL_CHECK(usable());
+  RAILCCL_CHECK(check_queue(queue));
   RAILCCL_CHECK(one_sided_->check(put));
+  RAILCCL_CHECK(not_on_gpu(config_.gpu, put.data, "the source of a put"));
   auto self = std::static_pointer_cast<Member>(shared_from_this());
-  return in_order_of(stream, [self, put] { return self->one_sided_->perform(put); });
+  return in_order_of(queue, [self, put] { return self->one_sided_->perform(put); });
 }
 
-Status Member::wait_signals(const std::vector<SignalWait>& waits, Stream* stream) {
+Status Member::wait_signals(const std::vector<SignalWait>& waits, Queue queue) {
   RAILCCL_CHECK(usable());
+  RAILCCL_CHECK(check_queue(queue));
   for (const SignalWait& wait : waits) RAILCCL_CHECK(one_sided_->check(wait));
   auto self = std::static_pointer_cast<Member>(shared_from_this());
-  return in_order_of(stream, [self, waits] { return self->one_sided_->wait(waits); });
+  return in_order_of(queue, [self, waits] { return self->one_sided_->wait(waits); });
 }
 
 }  // namespace railccl::runtime

@@ -95,6 +95,12 @@ void Member::note_interrupted(const Call& call, uint64_t order, bool begun) {
   kept.order = order;
   kept.call = call;
   kept.intact = !begun || !spoils_input(call.request) || has_saved_;
+  // Of buffers of a GPU only copies were here, and those are not kept.
+  if (call.staged || call.late_factor != nullptr) kept.intact = false;
+  if (config_.gpu.driver && kept.intact) {
+    const auto places = look_at(call, nullptr, size(), rank());
+    kept.intact = places.is_ok() && !places->any;
+  }
   if (begun && has_saved_) {
     kept.saved = std::move(saved_);
     has_saved_ = false;
@@ -104,9 +110,9 @@ void Member::note_interrupted(const Call& call, uint64_t order, bool begun) {
   interrupted_.insert(later, std::move(kept));
 }
 
-void Member::note_refused(const Call& call, Stream* stream) {
+void Member::note_refused(const Call& call, Queue queue) {
   if (group_depth() > 0) {
-    record(std::static_pointer_cast<Member>(shared_from_this()), call, stream);
+    record(std::static_pointer_cast<Member>(shared_from_this()), call, queue.host);
   } else {
     note_interrupted(call, turns_.next(), false);
   }

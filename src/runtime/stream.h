@@ -47,4 +47,17 @@ class Stream {
   std::thread thread_;
 };
 
+/// In whose order a call is to run: the caller's (nothing is set), one of our streams', or one of
+/// CUDA's (a CUstream, but not null: only buffers of a GPU give a null stream that meaning).
+struct Queue {
+  Queue(Stream* stream) : host(stream) {}  // NOLINT: implicit on purpose
+  static Queue of_cuda(void* stream) {
+    Queue queue = nullptr;
+    queue.cuda = stream;
+    return queue;
+  }
+  Stream* host = nullptr;
+  void* cuda = nullptr;
+};
+
 }  // namespace railccl::runtime

@@ -12,14 +12,15 @@ import tempfile
 root, build, compiler = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 BELOW = {
     "base": set(),
+    "gpu": {"base"},
     "plan": {"base"},
     "topology": {"base"},
     "kernels": {"base"},
     "algorithms": {"base", "plan", "topology"},
     "transport": {"base"},
-    "runtime": {"base", "plan", "topology", "kernels", "algorithms", "transport"},
+    "runtime": {"base", "gpu", "plan", "topology", "kernels", "algorithms", "transport"},
     "simulator": {"base", "runtime", "plan", "topology", "kernels", "algorithms", "transport"},
-    "api": {"base", "runtime", "plan", "topology", "kernels", "algorithms", "transport"},
+    "api": {"base", "gpu", "runtime", "plan", "topology", "kernels", "algorithms", "transport"},
 }
 FOLDER = {room: root / ("src/" + room if (root / "src" / room).is_dir() else room) for room in BELOW}
 PUBLIC_ONLY = {"bench": root / "bench", "trainer": root / "trainer", "launch": root / "tools/launch"}

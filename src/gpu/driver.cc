@@ -1,0 +1,117 @@
+// Finding the driver, and what it says of itself and of memory.
+#include "gpu/driver.h"
+
+#include <dlfcn.h>
+
+#include <atomic>
+#include <mutex>
+
+namespace railccl::gpu {
+namespace {
+
+constexpr char kLibrary[] = "libcuda.so.1";
+constexpr int kSuccess = 0;
+constexpr int kNotInitialized = 3;
+constexpr int kNoDevice = 100;
+constexpr int kMemoryType = 2;  // attributes of pointers
+constexpr int kIsManaged = 8;
+constexpr unsigned kTypeDevice = 2;
+
+std::atomic<const Driver*> known{nullptr};
+
+std::string version_text(int version) {
+  return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
+}
+
+}  // namespace
+
+const Driver* Driver::found(void* library) {
+  static std::mutex mutex;
+  std::lock_guard lock(mutex);
+  if (const Driver* driver = known.load(std::memory_order_acquire)) return driver;
+  auto* driver = new Driver;  // stays, like the library
+#define RAILCCL_CUDA(member, name, parameters)                                 \
+  driver->member = reinterpret_cast<int(*) parameters>(dlsym(library, #name)); \
+  if (driver->member == nullptr) driver->missing_ = #name;
+#include "gpu/functions.def"
+#undef RAILCCL_CUDA
+  known.store(driver, std::memory_order_release);  // partner: the acquires of known
+  return driver;
+}
+
+const Driver* Driver::loaded() {
+  if (const Driver* driver = known.load(std::memory_order_acquire)) return driver;
+  void* const library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL | RTLD_NOLOAD);
+  return library == nullptr ? nullptr : found(library);
+}
+
+Result<const Driver*> Driver::load() {
+  if (const Driver* driver = known.load(std::memory_order_acquire)) return driver;
+  void* const library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
+  if (library != nullptr) return found(library);
+  return Status(Code::unsupported,
+                "there is no CUDA driver: {} cannot be loaded (it comes with NVIDIA's driver)",
+                kLibrary);
+}
+
+Status Driver::check(int result, const char* function) const {
+  if (result == kSuccess) return ok();
+  const char *name = nullptr, *text = nullptr;
+  if (error_name != nullptr) error_name(result, &name);
+  if (error_string != nullptr) error_string(result, &text);
+  return Status(Code::system, "CUDA driver, {}: {} ({})", function,
+                name != nullptr ? name : std::to_string(result), text != nullptr ? text : "");
+}
+
+Status Driver::usable() const {
+  int version = 0;
+  if (driver_version == nullptr || init == nullptr || device_count == nullptr)
+    return Status(Code::unsupported, "{} is no CUDA driver: it has no {}", kLibrary, missing_);
+  RAILCCL_CHECK(RAILCCL_CUDA_CALL(*this, driver_version, &version));
+  if (version < kDriverOldest || missing_ != nullptr)
+    return Status(Code::unsupported,
+                  "the CUDA driver is too old: it supports CUDA {}, and {} is needed (on Linux: "
+                  "driver 525.60 or later){}{}",
+                  version_text(version), version_text(kDriverOldest),
+                  missing_ != nullptr ? "; it lacks " : "", missing_ != nullptr ? missing_ : "");
+  const int started = init(0);
+  int count = 0;
+  if (started == kNoDevice ||
+      (started == kSuccess && device_count(&count) == kSuccess && count == 0))
+    return Status(Code::unsupported,
+                  "the CUDA driver finds no device (is a GPU there, and visible to this process: "
+                  "CUDA_VISIBLE_DEVICES, the container's devices?)");
+  return check(started, "cuInit");
+}
+
+int Driver::devices() const {
+  int count = 0;
+  return device_count != nullptr && device_count(&count) == kSuccess ? count : 0;
+}
+
+Context Driver::current() const {
+  Context context = nullptr;
+  return context_current != nullptr && context_current(&context) == kSuccess ? context : nullptr;
+}
+
+int Driver::current_device() const {
+  int device = -1;
+  return current() != nullptr && context_device != nullptr && context_device(&device) == kSuccess
+             ? device
+             : -1;
+}
+
+Result<Home> Driver::home_of(const void* pointer) const {
+  if (pointer == nullptr || pointer_attributes == nullptr) return Home::host;
+  unsigned type = 0, managed = 0;
+  int attributes[] = {kMemoryType, kIsManaged};
+  void* values[] = {&type, &managed};
+  const int result =
+      pointer_attributes(2, attributes, values, reinterpret_cast<uintptr_t>(pointer));
+  if (result == kNotInitialized) return Home::host;  // nobody can have any other memory
+  RAILCCL_CHECK(check(result, "cuPointerGetAttributes"));
+  if (type == kTypeDevice || managed != 0) return Home::device;
+  return type == 0 ? Home::host : Home::pinned;
+}
+
+}  // namespace railccl::gpu

@@ -2,7 +2,8 @@
 # Installs what is missing when it may (root, or sudo without a password), else says what to type.
 
 PACKAGES_BUILD="g++ cmake ninja-build pkg-config libhwloc-dev libhwy-dev libfmt-dev libspdlog-dev
-  libcli11-dev nlohmann-json3-dev libopenblas-dev zlib1g-dev dataset-fashion-mnist libibverbs-dev"
+  libcli11-dev nlohmann-json3-dev libopenblas-dev zlib1g-dev dataset-fashion-mnist libibverbs-dev
+  libucx-dev"
 PACKAGES_TEST="clang libclang-rt-dev clang-format libgtest-dev libgmock-dev libbenchmark-dev iproute2
   util-linux procps git python3 gcc libc6-dev binutils openmpi-bin mpich valgrind
   qemu-system-x86 seabios busybox-static kmod ibverbs-providers ibverbs-utils perftest"

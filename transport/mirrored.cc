@@ -2,6 +2,8 @@
 #include "transport/mirrored.h"
 
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 
 #include <cerrno>
 
@@ -26,8 +28,10 @@ Result<Mirrored> Mirrored::create(size_t bytes) {
     return system_error(errno, fmt::format("cannot map {} bytes", bytes));
   }
   // An old size of 0 on a shared mapping asks for a second mapping of the same pages (mremap(2)).
-  if (mremap(all.get(), 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED, all.bytes() + bytes) ==
-      MAP_FAILED) {
+  // Not by the C library's function: where UCX before 1.15 is in the process, which it may be for
+  // others' sake, it has put its own in place of that, which loses the last argument.
+  if (syscall(SYS_mremap, all.get(), 0, bytes, MREMAP_MAYMOVE | MREMAP_FIXED,
+              all.bytes() + bytes) == -1) {
     return system_error(errno, fmt::format("cannot map {} bytes twice", bytes));
   }
   Mirrored mirrored;

@@ -263,8 +263,7 @@ class Adapter final : public NetPlugin {
  private:
   Status fits(const char* function, size_t bytes) const {
     if (bytes <= INT_MAX) return ok();
-    return Status(Code::internal, "network plugin {} (v{}): {} of {} bytes", name_, version_,
-                  function, bytes);
+    return Status(Code::internal, "{}: {} of {} bytes", title(), function, bytes);
   }
 
   static void tell(const Status& status) {
@@ -297,11 +296,9 @@ class Adapter final : public NetPlugin {
   Status look_at_devices() {
     int count = 0;
     RAILCCL_CHECK(check("devices", net_->devices(&count)));
-    if (count <= 0)
-      return Status(Code::unsupported, "network plugin {} (v{}) has no devices", name_, version_);
+    if (count <= 0) return Status(Code::unsupported, "{} has no devices", title());
     if (count > kDevicesMax)
-      return Status(Code::unsupported, "network plugin {} (v{}) claims to have {} devices", name_,
-                    version_, count);
+      return Status(Code::unsupported, "{} claims to have {} devices", title(), count);
     Status why;
     for (int number = 0; number < count; number++) {
       const Result<NetDevice> device = look_at(number);
@@ -331,8 +328,7 @@ class Adapter final : public NetPlugin {
     device.receives_max = std::clamp(properties.receives_max, 1, static_cast<int>(kGroupMax));
     device.bytes_max = kBytesOfOld;
     const auto refuse = [&](const std::string& why) {
-      return Status(Code::unsupported, "network plugin {} (v{}): device {} ({}) {}", name_,
-                    version_, number, device.name, why);
+      return Status(Code::unsupported, "{}: device {} ({}) {}", title(), number, device.name, why);
     };
     if ((properties.pointers & kHostMemory) == 0) return refuse("does not take host memory");
     if constexpr (kVersion >= 7)
@@ -419,8 +415,8 @@ const char* name_in(const Found& found) {
 }  // namespace
 
 Status NetPlugin::failure(const char* function, PluginResult result) const {
-  return Status(plugin_code(result), Scope::link, "network plugin {} (v{}): {} returned {}", name_,
-                version_, function, plugin_result_text(result));
+  return Status(plugin_code(result), Scope::link, "{}: {} returned {}", title(), function,
+                plugin_result_text(result));
 }
 
 Result<std::shared_ptr<NetPlugin>> NetPlugin::open(const Settings& settings,

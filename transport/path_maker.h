@@ -70,7 +70,6 @@ class PathMaker {
   }
 
   virtual size_t card_bytes() const = 0;
-  static constexpr size_t kCardBytesMax = 176;
   /// The connecting side's end of a path between these interfaces.
   virtual Result<std::unique_ptr<PathStart>> start(const TcpPath& path) = 0;
   /// The accepting side's, for a connecting one with that card.

@@ -22,10 +22,9 @@ constexpr int64_t kLeavingMs = 50;
 /// Sends a greeting with a card behind it, as send() does: all at once, for a new connection has
 /// room for so much.
 ssize_t say(int socket, std::span<const std::byte> greeting, std::span<const std::byte> card) {
-  std::array<std::byte, kTcpHelloBytes + PathMaker::kCardBytesMax> words;
-  std::copy(greeting.begin(), greeting.end(), words.begin());
-  std::copy(card.begin(), card.end(), words.begin() + static_cast<ptrdiff_t>(greeting.size()));
-  return send(socket, words.data(), greeting.size() + card.size(), MSG_NOSIGNAL);
+  std::vector<std::byte> words(greeting.begin(), greeting.end());
+  words.insert(words.end(), card.begin(), card.end());
+  return send(socket, words.data(), words.size(), MSG_NOSIGNAL);
 }
 
 bool hung_up(int socket) {
@@ -156,6 +155,7 @@ void PathTransport::accept_all() {
 // Reads up to `bytes` of greeting; true when they are complete. Not one byte more: what follows
 // belongs to the stream. On error or end the entry is marked by an impossible length.
 bool PathTransport::hear(Watched* entry, size_t bytes) {
+  entry->heard.resize(bytes);
   while (entry->heard_bytes < bytes) {
     const ssize_t got = recv(entry->socket.get(), entry->heard.data() + entry->heard_bytes,
                              bytes - entry->heard_bytes, MSG_DONTWAIT);
@@ -244,8 +244,7 @@ void PathTransport::welcome(size_t index, const TcpHello& hello) {
   TcpLink* const link = find_link(static_cast<int>(hello.from), static_cast<int>(hello.channel));
   const TcpAnswerBytes answer = encode(TcpAnswer{static_cast<uint16_t>(sockets_), proof_of(hello)});
   if (hello.sockets != sockets_) {
-    const std::array<std::byte, PathMaker::kCardBytesMax> no_card{};
-    (void)say(entry.socket.get(), answer, std::span(no_card).first(maker_->card_bytes()));
+    (void)say(entry.socket.get(), answer, std::vector<std::byte>(maker_->card_bytes()));
     drop(index);
     return link->fail(fmt::format("{} is {} there and {} here", maker_->paths_variable(),
                                   hello.sockets, sockets_));
@@ -307,6 +306,7 @@ void PathTransport::adopt(size_t index, TcpLink* link, const TcpHello& hello) {
   unfinished_--;
   entry.kind = Watched::Kind::free;  // until it is the link's
   entry.met = false;
+  entry.heard = {};
   const std::unique_ptr<PathStart> start = std::move(entry.start);
   Result<int> path = link->add_socket(hello.lane, hello.home,
                                       start->finish(std::move(entry.socket), link->striped()));

@@ -225,7 +225,10 @@ void PathTransport::poll(int64_t timeout_us) {
   constexpr int kBatch = 64;
   epoll_event events[kBatch];
   const bool polled = maker_->polled();
-  if (polled && maker_->poll()) go_on();
+  if (polled && maker_->poll()) {
+    go_on();
+    timeout_us = 0;  // no descriptor may tell what has been taken
+  }
   while (!polled || timeout_us > 0 || unfinished_ > 0 || polls_++ % kPollsPerLook == 0) {
     const int count = timeout_us > 0 ? sleep_in_epoll(epoll_.get(), events, kBatch, timeout_us)
                                      : epoll_wait(epoll_.get(), events, kBatch, 0);

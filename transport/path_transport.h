@@ -113,7 +113,7 @@ class PathTransport final : public Transport {
     bool left = false;                 // met, and then the far end has hung up
     uint32_t events = 0;               // as they came; a lane looks at those before it was one
     int descriptor = -1;               // maker
-    std::array<std::byte, kTcpHelloBytes + PathMaker::kCardBytesMax> heard{};
+    std::vector<std::byte> heard;      // of a greeting; some bytes of it are still to come
     size_t heard_bytes = 0;
   };
 

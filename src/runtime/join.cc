@@ -130,6 +130,7 @@ std::vector<std::string> preferred_interfaces(const Topology* known, int rank) {
 std::string_view wanted_network(const Settings& settings) {
   if (settings.net.empty()) return "";
   if (strcasecmp(settings.net.c_str(), "Socket") == 0) return "tcp";
+  if (strcasecmp(settings.net.c_str(), "UCX") == 0) return "ucx";
   return strcasecmp(settings.net.c_str(), "IB") == 0 ? "verbs" : "nccl_net";
 }
 
@@ -140,6 +141,10 @@ Result<std::vector<std::unique_ptr<Transport>>> make_transports(const transport:
                    [](const auto* a, const auto* b) { return a->priority > b->priority; });
   std::vector<std::unique_ptr<Transport>> media;
   const std::string_view network = wanted_network(context.settings);
+  if (!network.empty() && std::none_of(kinds.begin(), kinds.end(),
+                                       [&](const auto* kind) { return network == kind->name; }))
+    return Status(Code::unsupported, "NCCL_NET={}: this railccl was built without it",
+                  context.settings.net);
   for (const transport::TransportKind* kind : kinds) {
     const std::string_view name = kind->name;
     if (name == "shm" && context.settings.shm_disable) continue;

@@ -82,10 +82,15 @@ const transport::TransportKind kScales = {
 
 // This program's registry: the linker takes it for the generated one.
 namespace transport {
-extern const TransportKind transport_self, transport_shm, transport_nccl_net, transport_tcp;
+extern const TransportKind transport_self, transport_shm, transport_nccl_net, transport_ucx,
+    transport_tcp;
 const std::vector<const TransportKind*>& all() {
-  static const std::vector<const TransportKind*> rows = {
-      &transport_self, &transport_shm, &transport_nccl_net, &transport_tcp, &test::kScales};
+  static const std::vector<const TransportKind*> rows = {&transport_self,     &transport_shm,
+                                                         &transport_nccl_net, &transport_tcp,
+#ifdef RAILCCL_UCX_HEADERS
+                                                         &transport_ucx,
+#endif
+                                                         &test::kScales};
   return rows;
 }
 }  // namespace transport

@@ -72,6 +72,19 @@ Settings plugin_settings(int version) {
   return settings;
 }
 
+#ifdef RAILCCL_UCX_HEADERS
+/// A world over UCX that has these transports of its own.
+std::unique_ptr<TestWorld> make_ucx_world(const char* transports, Settings settings, int ranks,
+                                          const RealWorld::Wrap& wrap,
+                                          const RealWorld::Adapt& adapt) {
+  settings.net = "UCX";
+  setenv("UCX_TLS", transports, 1);
+  auto world = std::make_unique<RealWorld>("ucx", ranks, settings, wrap, adapt);
+  unsetenv("UCX_TLS");
+  return world;
+}
+#endif
+
 std::unique_ptr<Transport> make_faulty(std::unique_ptr<Transport> inner, int rank) {
   FaultOptions options;
   options.seed = static_cast<uint64_t>(rank) + 1;
@@ -136,6 +149,20 @@ std::vector<Medium> media() {
                           });
                     }});
   }
+#ifdef RAILCCL_UCX_HEADERS
+  rows.push_back({"ucx", 3, [](int ranks, const RealWorld::Wrap& wrap) {
+                    return make_ucx_world("tcp", tcp_settings("", 1), ranks, wrap, nullptr);
+                  }});
+  if (!on_loopback_only()) {
+    rows.push_back({"ucx_striped", 2, [](int ranks, const RealWorld::Wrap& wrap) {
+                      Settings settings;
+                      settings.socket_ifname = "=lo," + usable_interfaces(settings)->front().name;
+                      return make_ucx_world("tcp", settings, ranks, wrap, [](Context* context) {
+                        context->host_id = static_cast<uint64_t>(context->rank) + 1;
+                      });
+                    }});
+  }
+#endif
   for (const int rails : rdma_rails()) {
     rows.push_back({fmt::format("verbs_{}_rails", rails), 2,
                     [=](int ranks, const RealWorld::Wrap& wrap) -> std::unique_ptr<TestWorld> {
@@ -143,6 +170,13 @@ std::vector<Medium> media() {
                           "verbs", ranks, Settings(), wrap,
                           [=](Context* context) { on_rdma_host(context, rails); });
                     }});
+#ifdef RAILCCL_UCX_HEADERS
+    rows.push_back(
+        {fmt::format("ucx_rc_{}_rails", rails), 2, [=](int ranks, const RealWorld::Wrap& wrap) {
+           return make_ucx_world("rc_verbs,tcp", Settings(), ranks, wrap,
+                                 [=](Context* context) { on_rdma_host(context, rails); });
+         }});
+#endif
   }
   const std::vector<Medium> plain = rows;
   for (const Medium& row : plain) {

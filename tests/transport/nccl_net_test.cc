@@ -7,9 +7,9 @@
 
 #include <cstddef>
 
-#include "transport/nccl_net_path.h"
 #include "transport/nccl_net_plugin.h"
-#include "transport/nccl_net_wire.h"
+#include "transport/net_path.h"
+#include "transport/net_wire.h"
 #include "transport/processes.h"
 
 namespace railccl::transport {
@@ -490,12 +490,12 @@ TEST(NetPluginProcesses, BytesOfAPeerThatLeftAreStillGood) {
 }
 
 TEST(NetWire, CardsReadBackAndBrokenOnesAreRefused) {
-  NetCard card{3, 0x123456789abcdef0, 65792, "mlx5_0", {}};
+  NetCard card{3, 0x123456789abcdef0, 65792, "mlx5_0", std::vector<std::byte>(128)};
   for (size_t i = 0; i < card.handle.size(); i++) card.handle[i] = static_cast<std::byte>(i);
-  const NetCardBytes bytes = encode(card);
+  const std::vector<std::byte> bytes = encode(card);
   EXPECT_EQ(decode_net_card(bytes), card);
   for (size_t i = 0; i < bytes.size(); i++) {
-    NetCardBytes broken = bytes;
+    std::vector<std::byte> broken = bytes;
     broken[i] ^= std::byte{0x40};
     EXPECT_FALSE(decode_net_card(broken)) << "byte " << i;
     EXPECT_FALSE(decode_net_card(std::span(bytes).first(i)));
@@ -517,7 +517,7 @@ TEST(NetWire, AddressesReadBackAndBrokenOnesAreRefused) {
   const auto read = decode_net_address(bytes);
   ASSERT_TRUE(read);
   EXPECT_EQ(encode(*read), bytes);
-  EXPECT_EQ(read->plugin, "OFI");
+  EXPECT_EQ(read->network, "OFI");
   EXPECT_EQ(device_of(read->devices[1]), 63);
   EXPECT_EQ(device_of(address.control.endpoints[0]), -1);
   for (size_t i = 0; i < bytes.size(); i++)

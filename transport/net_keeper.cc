@@ -1,53 +1,53 @@
 // The thread, its pace, and forks.
-#include "transport/nccl_net_keeper.h"
+#include "transport/net_keeper.h"
 
 #include <pthread.h>
 #include <signal.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cerrno>
 #include <chrono>
 #include <system_error>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "transport/nccl_net_path.h"
+#include "transport/message_net.h"
+#include "transport/net_path.h"
 
 namespace railccl::transport {
 namespace {
 
-// A rank that waits polls at least once in a millisecond (nccl_net.cc).
+// A rank that waits without a descriptor polls at least once in a millisecond (net_maker.cc).
 constexpr int64_t kAwayNs = 5'000'000;
 constexpr int64_t kPauseMinNs = 100'000, kPauseBusyNs = 1'000'000, kPauseMaxNs = 10'000'000;
 
-std::atomic<unsigned> forks{0};
-
-unsigned count_forks() {
-  static const int watched = ::pthread_atfork(nullptr, nullptr, [] { forks++; });
-  if (watched != 0) log::info("nccl_net: pthread_atfork failed with {}", watched);
-  return forks;
-}
-
 }  // namespace
 
-NetKeeper::NetKeeper() : born_(count_forks()) {}
+Result<std::unique_ptr<NetKeeper>> NetKeeper::make(MessageNet* net) {
+  UniqueFd bell(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  if (!bell) return system_error(errno, "no descriptor to tell of messages");
+  return std::unique_ptr<NetKeeper>(new NetKeeper(net, std::move(bell)));
+}
+
+NetKeeper::NetKeeper(MessageNet* net, UniqueFd bell) : net_(net), bell_(std::move(bell)) {}
 
 NetKeeper::~NetKeeper() {
   if (thread_ == nullptr) return;
   if (inherited()) {
     (void)thread_.release();
+    (void)changed_.release();  // it would wait for the thread that waits for it
     return;
   }
   {
     const auto held = lock();
     stopping_ = true;
   }
-  changed_.notify_one();
+  changed_->notify_one();
   thread_->join();
 }
-
-bool NetKeeper::inherited() const { return forks != born_; }
 
 std::unique_lock<std::mutex> NetKeeper::lock() {
   std::unique_lock held(mutex_, std::defer_lock);
@@ -76,7 +76,7 @@ void NetKeeper::start() {
       run();
     });
   } catch (const std::system_error& error) {
-    log::warn("nccl_net: no thread to go on while this rank computes: {}", error.what());
+    log::warn("{}: no thread to go on while this rank computes: {}", net_->name(), error.what());
   }
   ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
@@ -90,6 +90,7 @@ bool NetKeeper::poll() {
 
 bool NetKeeper::poll_all() {
   bool any = false;
+  net_->progress();
   for (NetPath* path : paths_) any |= path->poll();
   return any;
 }
@@ -98,7 +99,7 @@ void NetKeeper::run() {
   auto held = lock();
   int64_t pause_ns = kAwayNs;
   while (!stopping_) {
-    changed_.wait_for(held, std::chrono::nanoseconds(pause_ns));
+    changed_->wait_for(held, std::chrono::nanoseconds(pause_ns));
     if (stopping_) return;
     if (now_ns() - polled_ns_ < kAwayNs) {
       pause_ns = kAwayNs;
@@ -106,6 +107,9 @@ void NetKeeper::run() {
     }
     const bool any = poll_all();
     news_ |= any;
+    const uint64_t one = 1;
+    // Edges are watched: nobody reads it, and that it is full after centuries does not matter.
+    if (any) (void)!::write(bell_.get(), &one, sizeof(one));
     const bool busy = std::any_of(paths_.begin(), paths_.end(),
                                   [](const NetPath* path) { return path->unfinished(); });
     pause_ns = any ? kPauseMinNs : std::min(2 * pause_ns, busy ? kPauseBusyNs : kPauseMaxNs);

@@ -1,5 +1,5 @@
 // Connecting, writing, reading, telling.
-#include "transport/nccl_net_path.h"
+#include "transport/net_path.h"
 
 #include <sys/epoll.h>
 #include <sys/mman.h>
@@ -34,16 +34,16 @@ Result<Mapping> make_memory(size_t bytes) {
 
 }  // namespace
 
-Result<std::unique_ptr<NetPath>> NetPath::make(std::shared_ptr<NetPlugin> plugin,
+Result<std::unique_ptr<NetPath>> NetPath::make(std::shared_ptr<MessageNet> net,
                                                const NetDevice* device, NetKeeper* keeper) {
-  std::unique_ptr<NetPath> path(new NetPath(std::move(plugin), device, keeper));
+  std::unique_ptr<NetPath> path(new NetPath(std::move(net), device, keeper));
   path->message_bytes_ = static_cast<uint32_t>(std::min<size_t>(kMessageBytes, device->bytes_max));
   if (!secret_bytes(&path->secret_, sizeof(path->secret_)))
     return system_error(errno, "no secret for a path");
   RAILCCL_TRY(path->out_, make_memory((kData + kControls) * kMessageBytes));
   RAILCCL_TRY(path->in_, make_memory(kReceives * kMessageBytes));
   for (size_t place = 0; place < kReceives; place++) path->idle_.push_back(place);
-  RAILCCL_TRY(path->listener_, path->plugin_->listen(device->number, &path->handle_));
+  RAILCCL_TRY(path->listener_, path->net_->listen(device->number, &path->handle_));
   return path;
 }
 
@@ -51,12 +51,12 @@ NetPath::~NetPath() {
   keeper_->remove(this);
   if (!broken_.is_ok()) give_up();
   if (let_go()) return;
-  // The plugin may still write there.
+  // The network may still write there.
   new Mapping(std::move(in_));
   new Mapping(std::move(out_));
 }
 
-// Closes everything; false when the plugin does not let go of our memory.
+// Closes everything; false when the network does not let go of our memory.
 bool NetPath::let_go() {
   bool all = true;
   const auto look = [&](const Status& status) {
@@ -64,31 +64,37 @@ bool NetPath::let_go() {
     log::info("{}", status.text());
     all = false;
   };
-  if (out_enrolled_) look(plugin_->dismiss(sender_, out_memory_));
-  if (in_enrolled_) look(plugin_->dismiss(receiver_, in_memory_));
-  if (sender_ != nullptr) look(plugin_->close_send(sender_));
-  if (receiver_ != nullptr) look(plugin_->close_receive(receiver_));
-  if (listener_ != nullptr) look(plugin_->close_listen(listener_));
+  if (sender_ != nullptr) look(net_->quit(sender_));
+  if (receiver_ != nullptr) look(net_->quit(receiver_));
+  if (out_enrolled_ && all) look(net_->dismiss(sender_, out_memory_));
+  if (in_enrolled_ && all) look(net_->dismiss(receiver_, in_memory_));
+  if (sender_ != nullptr) look(net_->close_send(sender_));
+  if (receiver_ != nullptr) look(net_->close_receive(receiver_));
+  if (listener_ != nullptr) look(net_->close_listen(listener_));
   return all;
 }
 
 NetCard NetPath::card(uint16_t far_device) const {
-  return {far_device, secret_, message_bytes_, device_->nic, handle_.bytes};
+  const auto handle = std::span(handle_.bytes).first(net_->handle_bytes());
+  return {far_device, secret_, message_bytes_, device_->nic, {handle.begin(), handle.end()}};
 }
 
-void NetPath::meet(const NetCard& theirs) {
+Status NetPath::meet(const NetCard& theirs) {
+  if (theirs.handle.size() != net_->handle_bytes())
+    return wrong("the far end's handle has another size");
   theirs_ = theirs;
-  their_handle_.bytes = theirs.handle;
+  std::copy(theirs.handle.begin(), theirs.handle.end(), their_handle_.bytes.begin());
   met_ = true;
+  return ok();
 }
 
 Status NetPath::connect_sender() {
   if (sender_ == nullptr) {
-    RAILCCL_TRY(sender_, plugin_->connect(device_->number, &their_handle_));
+    RAILCCL_TRY(sender_, net_->connect(device_->number, &their_handle_));
     if (sender_ == nullptr) return ok();
   }
   if (!out_enrolled_) {
-    RAILCCL_TRY(out_memory_, plugin_->enroll(sender_, out_.get(), out_.size()));
+    RAILCCL_TRY(out_memory_, net_->enroll(sender_, out_.get(), out_.size()));
     out_enrolled_ = true;
   }
   const size_t place = free_place(kData, kData + kControls);
@@ -99,13 +105,13 @@ Status NetPath::connect_sender() {
 
 Status NetPath::accept_receiver() {
   if (receiver_ == nullptr) {
-    RAILCCL_TRY(receiver_, plugin_->accept(listener_));
+    RAILCCL_TRY(receiver_, net_->accept(listener_));
     if (receiver_ == nullptr) return ok();
     void* const listener = std::exchange(listener_, nullptr);
-    RAILCCL_CHECK(plugin_->close_listen(listener));
+    RAILCCL_CHECK(net_->close_listen(listener));
   }
   if (!in_enrolled_) {
-    RAILCCL_TRY(in_memory_, plugin_->enroll(receiver_, in_.get(), in_.size()));
+    RAILCCL_TRY(in_memory_, net_->enroll(receiver_, in_.get(), in_.size()));
     in_enrolled_ = true;
   }
   RAILCCL_CHECK(post_receives());
@@ -124,13 +130,12 @@ Result<bool> NetPath::proven() {
 void NetPath::keep(UniqueFd connection, bool one_of_several) {
   connection_ = std::move(connection);
   one_of_several_ = one_of_several;
-  name_ = fmt::format("{} of {}, {}", theirs_.nic, plugin_->name(), device_->nic);
+  name_ = fmt::format("{} of {}, {}", theirs_.nic, net_->name(), device_->nic);
   keeper_->add(this);
 }
 
 Status NetPath::wrong(const std::string& what) const {
-  return Status(Code::remote, Scope::link, "network plugin {} (v{}): {}", plugin_->name(),
-                plugin_->version(), what);
+  return Status(Code::remote, Scope::link, "{}: {}", net_->title(), what);
 }
 
 // Breaks with the path, unless all is well.
@@ -144,7 +149,7 @@ Status NetPath::post_receives() {
   while (!idle_.empty()) {
     const size_t place = idle_.front();
     const NetReceive wanted{in(place), message_bytes_, kTag, in_memory_};
-    RAILCCL_TRY(void* const request, plugin_->receive(receiver_, {&wanted, 1}));
+    RAILCCL_TRY(void* const request, net_->receive(receiver_, {&wanted, 1}));
     if (request == nullptr) return ok();
     idle_.pop_front();
     receives_.emplace_back(place, request);
@@ -155,9 +160,9 @@ Status NetPath::post_receives() {
 Status NetPath::look_at_receives() {
   while (!receives_.empty()) {
     const auto [place, request] = receives_.front();
-    std::array<int, NetPlugin::kGroupMax> bytes;
+    std::array<int, MessageNet::kGroupMax> bytes;
     bytes.fill(-1);
-    RAILCCL_TRY(const bool done, plugin_->test(request, bytes));
+    RAILCCL_TRY(const bool done, net_->test(request, bytes));
     if (!done) return ok();
     receives_.pop_front();
     RAILCCL_CHECK(on_message(place, bytes[0]));
@@ -197,8 +202,8 @@ Status NetPath::on_message(size_t place, int bytes) {
 
 Status NetPath::look_at_sends() {
   while (!sent_.empty()) {
-    std::array<int, NetPlugin::kGroupMax> bytes{};
-    RAILCCL_TRY(const bool done, plugin_->test(sent_.front().request, bytes));
+    std::array<int, MessageNet::kGroupMax> bytes{};
+    RAILCCL_TRY(const bool done, net_->test(sent_.front().request, bytes));
     if (!done) return ok();
     taken_[sent_.front().place] = false;
     sent_bytes_ += sent_.front().bytes;
@@ -229,7 +234,7 @@ Result<bool> NetPath::post(size_t place, NetHeader header) {
   const NetHeaderBytes bytes = encode(header);
   std::memcpy(out(place), bytes.data(), bytes.size());
   RAILCCL_TRY(void* const request,
-              plugin_->send(sender_, out(place), bytes.size() + header.bytes, kTag, out_memory_));
+              net_->send(sender_, out(place), bytes.size() + header.bytes, kTag, out_memory_));
   if (request == nullptr) return false;
   taken_[place] = true;
   sent_.push_back({place, request, header.bytes});
@@ -264,10 +269,17 @@ Status NetPath::post_control() {
   return post(place, {.kind = NetHeader::Kind::control}).status();
 }
 
+Status NetPath::hear() {
+  Status status = post_receives();
+  if (status.is_ok()) status = look_at_receives();
+  deaf_ |= !status.is_ok();
+  return status;
+}
+
 Status NetPath::advance() {
+  RAILCCL_CHECK(hear());
   RAILCCL_CHECK(look_at_sends());
-  RAILCCL_CHECK(post_receives());
-  RAILCCL_CHECK(look_at_receives());
+  RAILCCL_CHECK(net_->state(sender_));
   RAILCCL_CHECK(post_open());
   return post_control();
 }
@@ -280,6 +292,12 @@ bool NetPath::poll() {
     fail(advance());
     news =
         !broken_.is_ok() || sent_.size() != sends || arrived_ + acknowledged_ + credit_ != before;
+  }
+  // What has come before what is sent fails counts, too: a far end that has all it wanted may go.
+  if (!broken_.is_ok() && !over_ && !deaf_) {
+    const uint64_t before = arrived_;
+    (void)hear();
+    news |= arrived_ != before;
   }
   // Once more when its end is certain, and then never again: others may want to sleep.
   const int64_t end_ns = std::max(closed_ns_, broken_ns_);

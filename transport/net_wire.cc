@@ -1,5 +1,5 @@
-// Encoders and decoders of nccl_net's messages.
-#include "transport/nccl_net_wire.h"
+// Encoders and decoders of what networks of messages say.
+#include "transport/net_wire.h"
 
 #include <netinet/in.h>
 
@@ -17,6 +17,7 @@ constexpr uint32_t kCardMagic = 0x6e636c72;  // "rlcn"
 constexpr uint16_t kHeaderMagic = 0x6e72;    // "rn"
 constexpr uint16_t kVersion = 1;
 constexpr size_t kNicNameMax = 16;
+constexpr ptrdiff_t kHandleAt = 40;
 constexpr std::array<uint8_t, 8> kSubnet = {0xfd, 'r', 'a', 'i', 'l', 'n', 'e', 't'};
 constexpr int kSubnetBits = 64;
 
@@ -52,14 +53,14 @@ int device_of(const TcpEndpoint& place) {
 // tcp writes addresses (where to connect; the devices), the name between them.
 std::string encode(const NetAddress& address) {
   const std::string control = encode(address.control);
-  const std::string plugin = address.plugin.substr(0, kNetPluginNameMax);
+  const std::string network = address.network.substr(0, kNetNameMax);
   std::string bytes(kAddressMagic);
   std::array<std::byte, 5> lengths;
   put<uint32_t>(lengths.data(), static_cast<uint32_t>(control.size()));
-  put<uint8_t>(&lengths[4], static_cast<uint8_t>(plugin.size()));
+  put<uint8_t>(&lengths[4], static_cast<uint8_t>(network.size()));
   bytes.append(reinterpret_cast<const char*>(lengths.data()), lengths.size());
   bytes += control;
-  bytes += plugin;
+  bytes += network;
   bytes += encode(TcpAddress{address.control.port, address.devices});
   return bytes;
 }
@@ -73,7 +74,7 @@ std::optional<NetAddress> decode_net_address(std::string_view bytes) {
   const size_t name_bytes = get<uint8_t>(lengths + 4);
   bytes.remove_prefix(5);
   if (control_bytes > bytes.size() || name_bytes > bytes.size() - control_bytes ||
-      name_bytes > kNetPluginNameMax)
+      name_bytes > kNetNameMax)
     return std::nullopt;
   const auto control = decode_tcp_address(bytes.substr(0, control_bytes));
   const auto devices = decode_tcp_address(bytes.substr(control_bytes + name_bytes));
@@ -84,25 +85,28 @@ std::optional<NetAddress> decode_net_address(std::string_view bytes) {
                     devices->endpoints};
 }
 
-// card: magic 4, version 2, far device 2, secret 8, message bytes 4, zero 4, name 16, handle 128,
-// check 8
-NetCardBytes encode(const NetCard& card) {
-  NetCardBytes bytes{};
+// card: magic 4, version 2, far device 2, secret 8, message bytes 4, zero 4, name 16, handle, check
+// 8
+std::vector<std::byte> encode(const NetCard& card) {
+  std::vector<std::byte> bytes(kNetCardBytesMin + card.handle.size());
   put<uint32_t>(&bytes[0], kCardMagic);
   put<uint16_t>(&bytes[4], kVersion);
   put<uint16_t>(&bytes[6], card.far_device);
   put<uint64_t>(&bytes[8], card.secret);
   put<uint32_t>(&bytes[16], card.message_bytes);
   std::memcpy(&bytes[24], card.nic.data(), std::min(card.nic.size(), kNicNameMax));
-  std::memcpy(&bytes[40], card.handle.data(), card.handle.size());
-  put<uint64_t>(&bytes[168], hash_bytes(bytes.data(), 168));
+  std::copy(card.handle.begin(), card.handle.end(), bytes.begin() + kHandleAt);
+  const size_t check = bytes.size() - sizeof(uint64_t);
+  put<uint64_t>(&bytes[check], hash_bytes(bytes.data(), check));
   return bytes;
 }
 
 std::optional<NetCard> decode_net_card(std::span<const std::byte> bytes) {
-  if (bytes.size() != kNetCardBytes || get<uint32_t>(&bytes[0]) != kCardMagic ||
-      get<uint16_t>(&bytes[4]) != kVersion || get<uint32_t>(&bytes[20]) != 0 ||
-      get<uint64_t>(&bytes[168]) != hash_bytes(bytes.data(), 168))
+  if (bytes.size() < kNetCardBytesMin) return std::nullopt;
+  const size_t check = bytes.size() - sizeof(uint64_t);
+  if (get<uint32_t>(&bytes[0]) != kCardMagic || get<uint16_t>(&bytes[4]) != kVersion ||
+      get<uint32_t>(&bytes[20]) != 0 ||
+      get<uint64_t>(&bytes[check]) != hash_bytes(bytes.data(), check))
     return std::nullopt;
   NetCard card;
   card.far_device = get<uint16_t>(&bytes[6]);
@@ -111,7 +115,7 @@ std::optional<NetCard> decode_net_card(std::span<const std::byte> bytes) {
   const auto* const name = reinterpret_cast<const char*>(&bytes[24]);
   const char* const end = std::find(name, name + kNicNameMax, '\0');
   card.nic.assign(name, end);
-  std::memcpy(card.handle.data(), &bytes[40], card.handle.size());
+  card.handle.assign(bytes.begin() + kHandleAt, bytes.begin() + static_cast<ptrdiff_t>(check));
   if (card.message_bytes < kNetMessageMin || card.message_bytes > kNetMessageMax ||
       !printable(card.nic) ||
       !std::all_of(end, name + kNicNameMax, [](char c) { return c == '\0'; }))

@@ -7,7 +7,7 @@
 #include <span>
 #include <string_view>
 
-#include "transport/nccl_net_wire.h"
+#include "transport/net_wire.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace railccl::transport;

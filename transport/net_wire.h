@@ -1,5 +1,5 @@
-// What nccl_net says to others: the published address, the card that tells the far end of a path
-// how to connect to our device, and the header of each message.
+// What paths over networks of messages say to others: the published address, the card that tells
+// the far end of a path how to connect to our device, and the header of each message.
 //
 // Decoders take hostile bytes and answer with nothing rather than with half. Integers are
 // little-endian. Pure functions, any thread.
@@ -14,19 +14,19 @@
 #include <string_view>
 #include <vector>
 
-#include "transport/nccl_net_plugin.h"
 #include "transport/tcp_wire.h"
 
 namespace railccl::transport {
 
-/// What a rank publishes: where it listens for connections, and the devices of which plugin it has.
+/// What a rank publishes: where it listens for connections, and the devices of which network it
+/// has.
 struct NetAddress {
   TcpAddress control;
-  std::string plugin;
+  std::string network;
   std::vector<TcpEndpoint> devices;
 };
-/// No more of a plugin's name is published.
-inline constexpr size_t kNetPluginNameMax = 64;
+/// No more of a network's name is published.
+inline constexpr size_t kNetNameMax = 64;
 std::string encode(const NetAddress& address);
 std::optional<NetAddress> decode_net_address(std::string_view bytes);
 
@@ -38,17 +38,16 @@ int device_of(const TcpEndpoint& place);
 
 /// One end of a path.
 struct NetCard {
-  uint16_t far_device = 0;     // theirs, that is meant
-  uint64_t secret = 0;         // with which their first message shows that it is theirs
-  uint32_t message_bytes = 0;  // that may be sent to us at once, the header included
-  std::string nic;             // ours
-  std::array<std::byte, net_abi::kHandleBytes> handle{};
+  uint16_t far_device = 0;        // theirs, that is meant
+  uint64_t secret = 0;            // with which their first message shows that it is theirs
+  uint32_t message_bytes = 0;     // that may be sent to us at once, the header included
+  std::string nic;                // ours
+  std::vector<std::byte> handle;  // as many bytes as the network's handles have
   friend bool operator==(const NetCard&, const NetCard&) = default;
 };
-inline constexpr size_t kNetCardBytes = 176;
-using NetCardBytes = std::array<std::byte, kNetCardBytes>;
+inline constexpr size_t kNetCardBytesMin = 48;  // and the handle
 inline constexpr uint32_t kNetMessageMin = 4 << 10, kNetMessageMax = 1 << 20;
-NetCardBytes encode(const NetCard& card);
+std::vector<std::byte> encode(const NetCard& card);
 std::optional<NetCard> decode_net_card(std::span<const std::byte> bytes);
 
 /// In front of each message.

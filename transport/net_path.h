@@ -1,8 +1,8 @@
-// NetPath: a pair of a network plugin's connections, one each way, as a Path.
+// NetPath: a pair of connections of a network of messages, one each way, as a Path.
 //
 // Each end listens, and connects to the other's handle. Both ends keep receives posted, in order,
 // and copy bytes out of them; what is sent is copied into registered memory first. A message has a
-// header (nccl_net_wire.h) that also says what has come the other way: a plugin calls a message
+// header (net_wire.h) that also says what has come the other way: a network calls a message
 // sent when its source may be reused, which tells nothing of the far end, and multipath must not
 // lose what a broken path swallowed.
 //
@@ -13,8 +13,8 @@
 // Control messages (headers alone) carry credit for every half, and, where the far end asks or
 // keeps what is not acknowledged for other paths, what has arrived.
 //
-// No descriptor tells that something came: poll() has to be called, by the rank or, while that does
-// not, by its keeper's thread. Silence is not noticed, errors are; and that the far end's process
+// Nothing moves by itself: poll() has to be called, by the rank or, while that does not, by its
+// keeper's thread. Silence is not noticed, errors are; and that the far end's process
 // is gone, by the TCP connection over which the path was made.
 //
 // Used by the transport's thread; what its keeper's thread uses, too, is behind the keeper's lock,
@@ -27,9 +27,9 @@
 #include <string>
 
 #include "base/owners.h"
-#include "transport/nccl_net_keeper.h"
-#include "transport/nccl_net_plugin.h"
-#include "transport/nccl_net_wire.h"
+#include "transport/message_net.h"
+#include "transport/net_keeper.h"
+#include "transport/net_wire.h"
 #include "transport/path.h"
 
 namespace railccl::transport {
@@ -37,13 +37,13 @@ namespace railccl::transport {
 class NetPath final : public NicPath {
  public:
   /// Listens at the device. `keeper` must outlive it.
-  static Result<std::unique_ptr<NetPath>> make(std::shared_ptr<NetPlugin> plugin,
+  static Result<std::unique_ptr<NetPath>> make(std::shared_ptr<MessageNet> net,
                                                const NetDevice* device, NetKeeper* keeper);
   ~NetPath() override;
 
   /// For the far end; `far_device`: its device that is meant.
   NetCard card(uint16_t far_device) const;
-  void meet(const NetCard& theirs);
+  Status meet(const NetCard& theirs);
   /// Goes on connecting; true when a message has come that only the far end can have sent. Fails
   /// when it never will.
   Result<bool> proven();
@@ -75,11 +75,11 @@ class NetPath final : public NicPath {
 
   static constexpr uint32_t kMessageBytes = (64 << 10) + 256;  // a segment with all its headers
   static constexpr size_t kData = 6, kControls = 2, kReceives = 8;
-  static_assert(kData + kControls <= kReceives && kReceives <= net_abi::kRequestsMax);
+  static_assert(kData + kControls <= kReceives && kReceives <= MessageNet::kRequestsMax);
 
  private:
-  NetPath(std::shared_ptr<NetPlugin> plugin, const NetDevice* device, NetKeeper* keeper)
-      : plugin_(std::move(plugin)), device_(device), keeper_(keeper) {}
+  NetPath(std::shared_ptr<MessageNet> net, const NetDevice* device, NetKeeper* keeper)
+      : net_(std::move(net)), device_(device), keeper_(keeper) {}
 
   struct Sent {
     size_t place = 0;  // of out_
@@ -101,6 +101,7 @@ class NetPath final : public NicPath {
   Status post_open();
   bool owes() const;  // a control message
   Status post_control();
+  Status hear();
   Status advance();
   size_t free_place(size_t from, size_t to) const;
   uint32_t room() const;  // in a message, behind its header
@@ -113,8 +114,8 @@ class NetPath final : public NicPath {
   std::byte* in(size_t place) { return in_.bytes() + place * kMessageBytes; }
   bool let_go();
 
-  const std::shared_ptr<NetPlugin> plugin_;
-  const NetDevice* const device_;  // the plugin's
+  const std::shared_ptr<MessageNet> net_;
+  const NetDevice* const device_;  // the network's
   NetKeeper* const keeper_;
   std::string name_;
   UniqueFd connection_;
@@ -125,11 +126,12 @@ class NetPath final : public NicPath {
   int64_t closed_ns_ = 0;  // when the far end was seen to send no more
   bool closed_by_peer_ = false;
   bool over_ = false;  // poll() has told that verdict() knows
+  bool deaf_ = false;  // nothing more is to be received
 
   uint32_t message_bytes_ = 0;  // of ours, the header included
   uint64_t secret_ = 0;
   NetHandle handle_;        // of our listener
-  NetHandle their_handle_;  // with the plugin's notes
+  NetHandle their_handle_;  // with the network's notes
   NetCard theirs_;
   bool met_ = false, proven_ = false, knocked_ = false;
   void* listener_ = nullptr;
@@ -164,7 +166,7 @@ class NetPath final : public NicPath {
   uint64_t told_arrived_ = 0, told_freed_ = 0;
   bool asked_ = false;
 
-  // Measuring, while anything is with the plugin.
+  // Measuring, while anything is with the network.
   int64_t busy_since_ns_ = 0, busy_ns_ = 0;
   int64_t measured_ns_ = 0;
   uint64_t measured_to_ = 0;

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "cuda.h"
 #include "init.h"
 #include "launch/launch.h"
 #include "measure.h"
@@ -106,14 +107,17 @@ int run_process(const Options& options, launch::Job& job) {
   std::vector<ncclComm_t> comms(static_cast<size_t>(threads), nullptr);
   if (!options.parallel_init) {
     must(ncclGroupStart(), "ncclGroupStart", first, nullptr);
-    for (int t = 0; t < threads; t++)
+    for (int t = 0; t < threads; t++) {
+      if (options.cuda) Cuda::use_device_of(first + t);
       must(ncclCommInitRank(&comms[static_cast<size_t>(t)], ranks, id, first + t),
            "ncclCommInitRank", first + t, nullptr);
+    }
     must(ncclGroupEnd(), "ncclCommInitRank in a group", first, nullptr);
   }
   std::vector<int64_t> wrong(static_cast<size_t>(threads), 0);
   auto body = [&](int t) {
     ncclComm_t& comm = comms[static_cast<size_t>(t)];
+    if (options.cuda) Cuda::use_device_of(first + t);
     if (options.parallel_init)
       must(ncclCommInitRank(&comm, ranks, id, first + t), "ncclCommInitRank", first + t, nullptr);
     wrong[static_cast<size_t>(t)] = run_rank(options, comm, first + t, ranks, job.place().how);

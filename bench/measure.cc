@@ -9,6 +9,7 @@
 #include <cstring>
 #include <memory>
 
+#include "cuda.h"
 #include "values.h"
 
 namespace railccl::bench {
@@ -23,12 +24,14 @@ double now_us() {
   return static_cast<double>(time.tv_sec) * 1e6 + static_cast<double>(time.tv_nsec) * 1e-3;
 }
 
-/// Memory for one buffer, guarded; from ncclMemAlloc when `registered`.
+/// Memory for one buffer, guarded; from ncclMemAlloc when `registered`. With a GPU what is written
+/// and looked at is a copy of the host's: push() and pull() bring it there and back.
 class Area {
  public:
-  Area(size_t bytes, bool registered) : bytes_(bytes), registered_(registered) {
+  Area(size_t bytes, bool registered, bool cuda) : bytes_(bytes), registered_(registered && !cuda) {
     void* memory = nullptr;
-    if (registered) {
+    if (cuda) make_on_gpu(registered);
+    if (registered_) {
       if (ncclMemAlloc(&memory, bytes + kGuardBytes) != ncclSuccess) memory = nullptr;
     } else {
       const size_t rounded = (bytes + kGuardBytes + 4095) / 4096 * 4096;
@@ -43,6 +46,8 @@ class Area {
     std::memset(memory_ + bytes, static_cast<int>(kGuard), kGuardBytes);
   }
   ~Area() {
+    if (on_gpu_ != nullptr && from_nccl_) (void)ncclMemFree(on_gpu_);
+    if (on_gpu_ != nullptr && !from_nccl_) Cuda::free(on_gpu_);
     if (registered_) {
       (void)ncclMemFree(memory_);
     } else {
@@ -52,6 +57,14 @@ class Area {
   Area(const Area&) = delete;
   Area& operator=(const Area&) = delete;
   std::byte* data() { return memory_; }
+  /// What calls are given for a place in data().
+  std::byte* given(std::byte* at) { return on_gpu_ != nullptr ? on_gpu_ + (at - memory_) : at; }
+  void push() {
+    if (on_gpu_ != nullptr) Cuda::copy(on_gpu_, memory_, bytes_ + kGuardBytes);
+  }
+  void pull() {
+    if (on_gpu_ != nullptr) Cuda::copy(memory_, on_gpu_, bytes_ + kGuardBytes);
+  }
   size_t bytes() const { return bytes_; }
   bool guard_intact() const {
     return std::all_of(memory_ + bytes_, memory_ + bytes_ + kGuardBytes,
@@ -59,7 +72,20 @@ class Area {
   }
 
  private:
+  void make_on_gpu(bool from_nccl) {
+    from_nccl_ = from_nccl;
+    void* memory = nullptr;
+    if (!from_nccl) {
+      memory = Cuda::alloc(bytes_ + kGuardBytes);
+    } else if (ncclMemAlloc(&memory, bytes_ + kGuardBytes) != ncclSuccess) {
+      std::fprintf(stderr, "railccl-bench: %s\n", ncclGetLastError(nullptr));
+      std::exit(2);
+    }
+    on_gpu_ = static_cast<std::byte*>(memory);
+  }
   std::byte* memory_ = nullptr;
+  std::byte* on_gpu_ = nullptr;
+  bool from_nccl_ = false;  // on_gpu_
   size_t bytes_;
   bool registered_;
 };
@@ -232,12 +258,26 @@ double bus_factor(const Kind& kind, int ranks) {
 
 Bench::Bench(const Options& options, ncclComm_t comm, int rank, int ranks)
     : options_(options), comm_(comm), rank_(rank), ranks_(ranks) {
-  if (!options.blocking_streams)
+  if (options.cuda)
+    stream_ = static_cast<cudaStream_t>(Cuda::make_stream());
+  else if (!options.blocking_streams)
     must(railcclStreamCreate(&stream_), "railcclStreamCreate", rank, comm);
 }
 
 Bench::~Bench() {
-  if (stream_ != nullptr) (void)railcclStreamDestroy(stream_);
+  if (stream_ == nullptr) return;
+  if (options_.cuda)
+    Cuda::end_stream(stream_);
+  else
+    (void)railcclStreamDestroy(stream_);
+}
+
+void Bench::finish_stream() {
+  if (stream_ == nullptr) return;
+  if (options_.cuda)
+    Cuda::synchronize(stream_);
+  else
+    must(railcclStreamSynchronize(stream_), "railcclStreamSynchronize", rank_, comm_);
 }
 
 void Bench::barrier() {
@@ -317,11 +357,11 @@ Row Bench::measure(const Case& what) {
   for (size_t slot = 0; slot < slots; slot++) {
     const size_t send_bytes = layout.send_count * element, recv_bytes = layout.recv_count * element;
     if (what.in_place) {
-      sends.push_back(
-          std::make_unique<Area>(std::max(send_bytes, recv_bytes), options_.registered));
+      sends.push_back(std::make_unique<Area>(std::max(send_bytes, recv_bytes), options_.registered,
+                                             options_.cuda));
     } else {
-      sends.push_back(std::make_unique<Area>(send_bytes, options_.registered));
-      recvs.push_back(std::make_unique<Area>(recv_bytes, options_.registered));
+      sends.push_back(std::make_unique<Area>(send_bytes, options_.registered, options_.cuda));
+      recvs.push_back(std::make_unique<Area>(recv_bytes, options_.registered, options_.cuda));
     }
   }
   auto send_of = [&](size_t slot) {
@@ -345,6 +385,8 @@ Row Bench::measure(const Case& what) {
   const auto count_wrong = [&] {
     if (!options_.check) return;
     for (size_t slot = 0; slot < slots; slot++) {
+      sends[slot]->pull();
+      if (!what.in_place) recvs[slot]->pull();
       if (writes) wrong += expected.wrong_output(recv_of(slot));
       // Out of place the input is the caller's: it must be as it was.
       if (!what.in_place && reads) wrong += expected.wrong_input(send_of(slot), layout.send_count);
@@ -363,14 +405,18 @@ Row Bench::measure(const Case& what) {
       if (!what.in_place) std::memset(recv_of(slot), 0x5a, layout.recv_count * element);
       if (what.in_place) std::memset(sends[slot]->data(), 0x5a, sends[slot]->bytes());
       if (reads) expected.write_input(send_of(slot), layout.send_count);
+      sends[slot]->push();
+      if (!what.in_place) recvs[slot]->push();
     }
     barrier();
     const double start = now_us();
     if (slots > 1) must(ncclGroupStart(), "ncclGroupStart", rank_, comm_);
-    for (size_t slot = 0; slot < slots; slot++) call(what, op, send_of(slot), recv_of(slot));
+    for (size_t slot = 0; slot < slots; slot++) {
+      Area& recv = what.in_place ? *sends[slot] : *recvs[slot];
+      call(what, op, sends[slot]->given(send_of(slot)), recv.given(recv_of(slot)));
+    }
     if (slots > 1) must(ncclGroupEnd(), "ncclGroupEnd", rank_, comm_);
-    if (stream_ != nullptr)
-      must(railcclStreamSynchronize(stream_), "railcclStreamSynchronize", rank_, comm_);
+    finish_stream();
     const double elapsed = (now_us() - start) / static_cast<double>(slots);
     if (i >= options_.warmup) {
       times.push_back(elapsed);

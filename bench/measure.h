@@ -48,7 +48,7 @@ bool has_in_place(const Kind& kind);
 /// busbw / algbw as nccl-tests defines it.
 double bus_factor(const Kind& kind, int ranks);
 
-/// One rank's communicator and stream. Used by one thread.
+/// One rank's communicator and stream. Used by one thread, whose current device is the rank's.
 class Bench {
  public:
   Bench(const Options& options, ncclComm_t comm, int rank, int ranks);
@@ -61,6 +61,7 @@ class Bench {
 
  private:
   void barrier();
+  void finish_stream();
   void call(const Case& what, ncclRedOp_t op, std::byte* send, std::byte* recv);
   std::vector<double> everyones(double mine);
   railcclProof_t prove(const Case& what, ncclRedOp_t op, railcclReach_t reach);

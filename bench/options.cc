@@ -87,7 +87,7 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
   app.require_subcommand(1);
   app.fallthrough();
 
-  std::string types = "float", ops = "sum", root = "0", transport;
+  std::string types = "float", ops = "sum", root = "0", transport, device = "host";
   int check = 1, parallel_init = 0, blocking = 1, registered = 0;
   app.add_option("-b,--minbytes", options->min_bytes, "smallest size")
       ->transform(bytes_validator());
@@ -124,6 +124,9 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
       ->check(CLI::Range(1, 1024));
   app.add_option("--transport", transport, "shm or tcp between ranks of one host (default: best)")
       ->check(CLI::IsMember({"shm", "tcp"}));
+  app.add_option("--device", device,
+                 "where buffers are: host, or cuda (ranks share the GPUs in turn)")
+      ->check(CLI::IsMember({"host", "cuda"}));
   app.add_flag("--each", options->each,
                "verify every iteration, not only the last; JSON rows tell start and time of each");
   app.add_flag("--prove", options->prove,
@@ -176,6 +179,7 @@ bool parse_options(int argc, char** argv, Options* options, int* exit_code) {
   options->parallel_init = parallel_init == 1;
   options->blocking_streams = blocking == 1;
   options->registered = registered == 1;
+  options->cuda = device == "cuda";
   // The library reads its settings from the environment; this is the documented one.
   if (transport == "tcp") setenv("NCCL_SHM_DISABLE", "1", 1);
   return true;

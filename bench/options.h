@@ -35,6 +35,7 @@ struct Options {
   int average = 1;               // -a: 0 rank 0, 1 mean, 2 min, 3 max over ranks
   int timeout_s = 0;             // -T: give up after; 0: never
   bool registered = false;       // -R: buffers from ncclMemAlloc
+  bool cuda = false;             // --device: buffers of a GPU, on streams of CUDA's
   std::vector<Datatype> types{Datatype::float32};
   std::vector<Reduction> ops{Reduction::sum};
   std::vector<int> roots{0};  // -1 inside: all ranks, resolved by the driver

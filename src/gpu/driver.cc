@@ -45,15 +45,6 @@ const Driver* Driver::loaded() {
   return library == nullptr ? nullptr : found(library);
 }
 
-Result<const Driver*> Driver::load() {
-  if (const Driver* driver = known.load(std::memory_order_acquire)) return driver;
-  void* const library = dlopen(kLibrary, RTLD_NOW | RTLD_LOCAL);
-  if (library != nullptr) return found(library);
-  return Status(Code::unsupported,
-                "there is no CUDA driver: {} cannot be loaded (it comes with NVIDIA's driver)",
-                kLibrary);
-}
-
 Status Driver::check(int result, const char* function) const {
   if (result == kSuccess) return ok();
   const char *name = nullptr, *text = nullptr;

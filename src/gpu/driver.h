@@ -33,8 +33,6 @@ class Driver {
  public:
   /// The driver that this process has loaded, or null. Loads nothing.
   static const Driver* loaded();
-  /// Loads it; code unsupported where there is none.
-  static Result<const Driver*> load();
 
   /// Starts the driver. Code unsupported, with what to do, when it is too old or has no device.
   Status usable() const;

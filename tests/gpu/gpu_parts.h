@@ -33,6 +33,11 @@ int cuStreamQuery(void* stream);
 int cuStreamSynchronize(void* stream);
 int cuStreamBeginCapture_v2(void* stream, int mode);
 int cuStreamEndCapture(void* stream, void** graph);
+int cuModuleLoadData(void** module, const void* image);
+int cuModuleGetFunction(void** function, void* module, const char* name);
+int cuLaunchKernel(void* function, unsigned grid_x, unsigned grid_y, unsigned grid_z,
+                   unsigned block_x, unsigned block_y, unsigned block_z, unsigned shared_bytes,
+                   void* stream, void** parameters, void** extra);
 int cuLaunchHostFunc(void* stream, void (*function)(void*), void* argument);
 }
 

@@ -11,7 +11,6 @@ namespace {
 
 constexpr char kLibrary[] = "libcuda.so.1";
 constexpr int kSuccess = 0;
-constexpr int kNotInitialized = 3;
 constexpr int kNoDevice = 100;
 constexpr int kMemoryType = 2;  // attributes of pointers
 constexpr int kIsManaged = 8;
@@ -92,15 +91,39 @@ int Driver::current_device() const {
              : -1;
 }
 
-Result<Home> Driver::home_of(const void* pointer) const {
-  if (pointer == nullptr || pointer_attributes == nullptr) return Home::host;
+/// The context of a device that is in use; null: none is, so nobody has memory there.
+Context Driver::any_primary() const {
+  static std::atomic<Context> kept{nullptr};
+  if (Context context = kept.load(std::memory_order_acquire)) return context;
+  for (int device = 0; device < devices(); device++) {
+    unsigned flags = 0;
+    int active = 0;
+    Context context = nullptr;
+    if (primary_state(device, &flags, &active) != kSuccess || active == 0) continue;
+    if (primary_retain(&context, device) != kSuccess) continue;
+    kept.store(context, std::memory_order_release);  // partner: the acquire above
+    return context;
+  }
+  return nullptr;
+}
+
+Result<Home> Driver::home_of(const void* pointer, Context context) const {
+  if (pointer == nullptr || missing_ != nullptr) return Home::host;
+  if (current() != nullptr) return home_here(pointer);
+  if (context == nullptr) context = any_primary();
+  if (context == nullptr) return Home::host;
+  const WithContext with(*this, context);
+  RAILCCL_CHECK(with.status());
+  return home_here(pointer);
+}
+
+Result<Home> Driver::home_here(const void* pointer) const {
   unsigned type = 0, managed = 0;
   int attributes[] = {kMemoryType, kIsManaged};
   void* values[] = {&type, &managed};
-  const int result =
-      pointer_attributes(2, attributes, values, reinterpret_cast<uintptr_t>(pointer));
-  if (result == kNotInitialized) return Home::host;  // nobody can have any other memory
-  RAILCCL_CHECK(check(result, "cuPointerGetAttributes"));
+  RAILCCL_CHECK(
+      check(pointer_attributes(2, attributes, values, reinterpret_cast<uintptr_t>(pointer)),
+            "cuPointerGetAttributes"));
   if (type == kTypeDevice || managed != 0) return Home::device;
   return type == 0 ? Home::host : Home::pinned;
 }

@@ -41,7 +41,9 @@ class Driver {
   Context current() const;
   /// Of the current context; -1: none.
   int current_device() const;
-  Result<Home> home_of(const void* pointer) const;
+  /// Asked in the thread's context, else in `context`, else in any device's: the driver answers in
+  /// none but theirs.
+  Result<Home> home_of(const void* pointer, Context context) const;
 
   /// What a function returned, as a Status that names the function.
   Status check(int result, const char* function) const;
@@ -53,6 +55,8 @@ class Driver {
 
  private:
   Driver() = default;
+  Context any_primary() const;
+  Result<Home> home_here(const void* pointer) const;
   static const Driver* found(void* library);
   const char* missing_ = nullptr;
 };

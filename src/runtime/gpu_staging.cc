@@ -62,6 +62,15 @@ Status wait_for(const GpuArea& area, GpuArea::Word word, uint32_t value, Member&
   return ok();
 }
 
+Status check_stream(const Driver& driver, void* stream) {
+  int state = 0;
+  RAILCCL_CHECK(RAILCCL_CUDA_CALL(driver, stream_capturing, stream, &state));
+  if (state == 0) return ok();
+  return Status(Code::unsupported,
+                "the stream is being captured into a graph: collectives in graphs are not "
+                "supported yet");
+}
+
 }  // namespace
 
 GpuPlace GpuPlace::here() {
@@ -89,21 +98,21 @@ Result<GpuPlace> GpuPlace::of(int device) {
 Result<bool> GpuPlace::holds(const void* pointer) const {
   const Driver* const loaded = driver ? Driver::loaded() : nullptr;
   if (loaded == nullptr) return false;
-  RAILCCL_TRY(const Home home, loaded->home_of(pointer));
+  RAILCCL_TRY(const Home home, loaded->home_of(pointer, context));
   return home == Home::device;
 }
 
-Result<OnGpu> look_at(const Call& call, Queue queue, int ranks, int rank) {
+Result<OnGpu> look_at(const Call& call, Queue queue, const GpuPlace& place, int ranks, int rank) {
   OnGpu places;
   const Driver* const driver = Driver::loaded();
   if (driver == nullptr) return places;
   const Extent extent = extent_of(call, ranks, rank);
   Home input = Home::host, output = Home::host;
   if (extent.input > 0) {
-    RAILCCL_TRY(input, driver->home_of(call.input));
+    RAILCCL_TRY(input, driver->home_of(call.input, place.context));
   }
   if (extent.output > 0) {
-    RAILCCL_TRY(output, driver->home_of(call.output));
+    RAILCCL_TRY(output, driver->home_of(call.output, place.context));
   }
   places.input = input == Home::device;
   places.output = output == Home::device;
@@ -132,6 +141,12 @@ Result<std::unique_ptr<Staging>> Staging::make(gpu::Context context, void* strea
     return Status(Code::invalid_usage,
                   "no CUDA context is current in the calling thread (choose a device first: "
                   "cudaSetDevice)");
+  {
+    // Nothing of what follows is allowed while a graph is captured.
+    const gpu::WithContext with(*driver, context);
+    RAILCCL_CHECK(with.status());
+    RAILCCL_CHECK(check_stream(*driver, stream));
+  }
   std::unique_ptr<Staging> staging(new Staging);
   RAILCCL_TRY(staging->area_, GpuArea::make(*driver, context));
   staging->worker_ = std::make_unique<Stream>();
@@ -251,15 +266,6 @@ Offsets place(const Call& call, const OnGpu& places, const Extent& extent, Layou
   }
   if (call.late_factor != nullptr) offsets.factor = layout.take(size_of(call.request.datatype));
   return offsets;
-}
-
-Status check_stream(const Driver& driver, void* stream) {
-  int state = 0;
-  RAILCCL_CHECK(RAILCCL_CUDA_CALL(driver, stream_capturing, stream, &state));
-  if (state == 0) return ok();
-  return Status(Code::unsupported,
-                "the stream is being captured into a graph: collectives in graphs are not "
-                "supported yet");
 }
 
 }  // namespace

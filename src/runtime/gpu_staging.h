@@ -36,12 +36,15 @@ struct OnGpu {
   bool input = false, output = false;  // not for the host to touch
 };
 /// Code invalid_argument for a buffer of a GPU on one of our own streams.
-Result<OnGpu> look_at(const Call& call, Queue queue, int ranks, int rank);
+/// `place`: the communicator's.
+Result<OnGpu> look_at(const Call& call, Queue queue, const GpuPlace& place, int ranks, int rank);
 
 /// One communicator's. By the thread that makes the communicator's calls.
 class Staging {
  public:
-  /// `context`: null: that of `stream`, else that which is current.
+  /// `context`: null: that of `stream`, else that which is current. Pins memory, for which the
+  /// driver may wait until streams have come to rest: where the context is known it is made with
+  /// the communicator, not when peers may wait already.
   static Result<std::unique_ptr<Staging>> make(gpu::Context context, void* stream);
   ~Staging();
 

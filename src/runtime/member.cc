@@ -155,6 +155,11 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
             parts_.chooser->has(reach, static_cast<Collective>(c), topology);
     weigh_ = std::make_unique<Weigh>(topology);
     one_sided_ = std::make_unique<OneSided>(*this, config_.contexts, config_.signals);
+    if (config_.gpu.context != nullptr) {
+      // Where that fails the first call with a buffer of a GPU will say so, if there is one.
+      auto staging = Staging::make(config_.gpu.context, nullptr);
+      if (staging.is_ok()) staging_ = std::move(staging).value();
+    }
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
     if (size() > 1) RAILCCL_CHECK(open_roll_call());
     if (topology_->used_hosts().size() > 1) {
@@ -309,7 +314,7 @@ Status Member::begin(const Call& call, Queue queue) {
 
 /// A call with buffers of a GPU, or on a stream of CUDA's: `taken`, unless it is neither.
 Status Member::begin_on_gpu(const Call& call, Queue queue, bool* taken) {
-  RAILCCL_TRY(const OnGpu places, look_at(call, queue, size(), rank()));
+  RAILCCL_TRY(const OnGpu places, look_at(call, queue, config_.gpu, size(), rank()));
   *taken = places.any;
   if (!places.any) return ok();
   RAILCCL_CHECK(staging(queue.cuda).status());

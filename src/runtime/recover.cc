@@ -98,7 +98,7 @@ void Member::note_interrupted(const Call& call, uint64_t order, bool begun) {
   // Of buffers of a GPU only copies were here, and those are not kept.
   if (call.staged || call.late_factor != nullptr) kept.intact = false;
   if (config_.gpu.driver && kept.intact) {
-    const auto places = look_at(call, nullptr, size(), rank());
+    const auto places = look_at(call, nullptr, config_.gpu, size(), rank());
     kept.intact = places.is_ok() && !places->any;
   }
   if (begun && has_saved_) {

@@ -424,6 +424,29 @@ TEST(GpuCalls, NonblockingCommunicatorsAndSplits) {
   });
 }
 
+TEST(GpuCalls, SeveralCommunicatorsOfARank) {
+  Ranks ranks(2), others(2);
+  ranks.each([&](int rank, ncclComm_t comm) {
+    use_device(rank);
+    CudaStream one, two;
+    const ncclComm_t other = others.comm(rank);
+    Buffer<int> in(5000), first(5000), second(5000), third(5000);
+    in.set(values_of(rank, 5000));
+    for (int i = 0; i < 10; i++) {
+      // The ranks queue them in different orders, on streams that know nothing of each other.
+      for (const bool now : {rank == 0, rank != 0}) {
+        const ncclComm_t on = now ? comm : other;
+        int* const out = now ? first.data() : second.data();
+        OK(ncclAllReduce(in.data(), out, 5000, ncclInt, ncclSum, on, now ? one : two));
+      }
+    }
+    one.synchronize();
+    OK(ncclAllReduce(first.data(), third.data(), 5000, ncclInt, ncclMax, other, two));
+    two.synchronize();
+    for (Buffer<int>* buffer : {&first, &second, &third}) EXPECT_EQ(buffer->get(), sum_of(2, 5000));
+  });
+}
+
 TEST(GpuCalls, RequestsStart) {
   Ranks ranks(2);
   ranks.each([&](int rank, ncclComm_t comm) {

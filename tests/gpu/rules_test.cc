@@ -142,6 +142,48 @@ TEST(GpuRules, PinnedMemoryIsBoundedAndGivenBack) {
   EXPECT_EQ(figures.pageableCopies, 0u) << "the driver would make the caller wait for these";
 }
 
+TEST(GpuRules, PinsWithTheCommunicatorWhereItsDeviceIsKnown) {
+  if (fake_figures() == nullptr) GTEST_SKIP() << "a real driver does not tell";
+  use_device(0);
+  fakeCudaFigures_t before, made, after;
+  fake_figures()(&before);
+  ncclUniqueId id;
+  ncclComm_t comm = nullptr;
+  OK(ncclGetUniqueId(&id));
+  OK(ncclCommInitRank(&comm, 1, id, 0));
+  fake_figures()(&made);
+  EXPECT_GT(made.pinned, before.pinned);
+  CudaStream stream;
+  Buffer<int> in(100);
+  OK(ncclAllReduce(in.data(), in.data(), 100, ncclInt, ncclSum, comm, stream));
+  stream.synchronize();
+  fake_figures()(&after);
+  EXPECT_EQ(after.pinned, made.pinned);
+  OK(ncclCommDestroy(comm));
+}
+
+TEST(GpuRules, ThreadsWithoutAContextAreUnderstood) {
+  use_device(0);
+  ncclUniqueId id;
+  ncclComm_t known = nullptr;
+  OK(ncclGetUniqueId(&id));
+  OK(ncclCommInitRank(&known, 1, id, 0));
+  Ranks ranks(1);  // made by a thread that has none
+  Buffer<int> in(100), out(100);
+  in.set(Numbers(100, 7));
+  std::thread([&] {
+    int value = 3;
+    for (const ncclComm_t comm : {known, ranks.comm(0)})
+      OK(ncclAllReduce(&value, &value, 1, ncclInt, ncclSum, comm, nullptr));
+    OK(ncclAllReduce(in.data(), out.data(), 100, ncclInt, ncclSum, known, nullptr));
+    FAILS(ncclAllReduce(in.data(), out.data(), 100, ncclInt, ncclSum, ranks.comm(0), nullptr),
+          ncclInvalidUsage, "no CUDA context is current");
+  }).join();
+  CU(cuStreamSynchronize(nullptr));
+  EXPECT_EQ(out.get(), Numbers(100, 7));
+  OK(ncclCommDestroy(known));
+}
+
 TEST(GpuRules, AllocatesWhereACudaContextIsCurrent) {
   void* memory = nullptr;
   CU(cuInit(0));
@@ -185,6 +227,11 @@ TEST(GpuRules, WhatIsNotSupportedIsRefused) {
   FAILS(ncclAllReduce(in.data(), out.data(), 10, ncclInt, ncclSum, comm, stream), ncclInvalidUsage,
         "graph");
   void* graph = nullptr;
+  CU(cuStreamEndCapture(stream.handle(), &graph));
+  Ranks others(1);  // whose first call it is
+  CU(cuStreamBeginCapture_v2(stream.handle(), 0));
+  FAILS(ncclAllReduce(in.data(), out.data(), 10, ncclInt, ncclSum, others.comm(0), stream),
+        ncclInvalidUsage, "graph");
   CU(cuStreamEndCapture(stream.handle(), &graph));
   // The communicator is unharmed, and nothing was left in the graph.
   OK(ncclAllReduce(in.data(), out.data(), 10, ncclInt, ncclSum, comm, stream));

@@ -292,6 +292,10 @@ EXPORTED int cuDeviceGetCount(int* count) {
   *count = state().devices;
   return kSuccess;
 }
+EXPORTED int cuDeviceGetAttribute(int* value, int, int) {
+  *value = 4;  // multiprocessors: all that is asked for
+  return kSuccess;
+}
 EXPORTED int cuDevicePrimaryCtxRetain(void** context, int device) {
   State& s = state();
   std::lock_guard lock(s.mutex);
@@ -304,6 +308,13 @@ EXPORTED int cuDevicePrimaryCtxRetain(void** context, int device) {
     opened->null_stream = open_stream(opened.get(), true);
   }
   *context = opened.get();
+  return kSuccess;
+}
+EXPORTED int cuDevicePrimaryCtxGetState(int device, unsigned* flags, int* active) {
+  State& s = state();
+  std::lock_guard lock(s.mutex);
+  *flags = 0;
+  *active = s.opened.contains(device);
   return kSuccess;
 }
 EXPORTED int cuCtxPushCurrent_v2(void* context) {
@@ -376,7 +387,7 @@ EXPORTED int cuPointerGetAttributes(unsigned count, int* attributes, void** valu
                                     Address address) {
   State& s = state();
   std::lock_guard lock(s.mutex);
-  if (!s.started) return kNotInitialized;
+  if (current.empty()) return kInvalidContext;
   const auto* device = find(s.device_memory, address, 1);
   const bool pinned = find(s.pinned, address, 1) != nullptr;
   for (unsigned i = 0; i < count; i++) {

@@ -138,7 +138,13 @@ HostReport sound_host(const std::string& name, int number) {
          1.25e9,
          true,
          true});
-  host.rdma.push_back({"mlx5_0/1", "ACTIVE"});
+  host.rdma.push_back({"mlx5_0/1",
+                       "ACTIVE",
+                       true,
+                       {{0, "IB/RoCE v1", false},
+                        {1, "RoCE v2", false},
+                        {2, "IB/RoCE v1", true},
+                        {3, "RoCE v2", true}}});
   return host;
 }
 
@@ -165,8 +171,22 @@ TEST(HostChecks, EachPlantedFaultIsNamedAndNothingElse) {
   EXPECT_EQ(cause([](HostReport& host) { host.nics[1].addresses = {"10.0.0.77/24"}; }),
             "shared-subnet");
   EXPECT_EQ(cause([](HostReport& host) { host.rdma[0].state = "DOWN"; }), "rdma-port");
-  // Without RDMA nothing needs to be locked.
+  EXPECT_EQ(cause([](HostReport& host) { host.rdma[0].gids.pop_back(); }), "rdma-no-address");
+  EXPECT_EQ(cause([](HostReport& host) { host.rdma[0].gids.clear(); }), "rdma-no-address");
+  for (const char* index : {"0", "1", "2", "77"})
+    EXPECT_EQ(cause([&](HostReport& host) { host.settings["NCCL_IB_GID_INDEX"] = index; }),
+              "gid-index")
+        << index;
   HostReport host = sound_host("a", 0);
+  for (const char* index : {"3", "-1"}) {
+    host.settings["NCCL_IB_GID_INDEX"] = index;
+    EXPECT_TRUE(check_host(host, 64).empty()) << index;
+  }
+  // InfiniBand needs none of that.
+  host.rdma[0].ethernet = false;
+  host.rdma[0].gids.clear();
+  EXPECT_TRUE(check_host(host, 64).empty());
+  // Without RDMA nothing needs to be locked.
   host.rdma.clear();
   host.locked_soft = 65536;
   EXPECT_TRUE(check_host(host, 64).empty());
@@ -201,6 +221,11 @@ TEST(HostReport, RoundTripsAndHostileTextIsRefused) {
   EXPECT_EQ(back->tcp, host.tcp);
   EXPECT_EQ(back->locked_soft, ~uint64_t{0});
   EXPECT_EQ(back->nics[1].addresses, host.nics[1].addresses);
+  ASSERT_EQ(back->rdma.size(), 1u);
+  EXPECT_TRUE(back->rdma[0].ethernet);
+  ASSERT_EQ(back->rdma[0].gids.size(), 4u);
+  EXPECT_EQ(back->rdma[0].gids[2].index, 2);
+  EXPECT_EQ(back->rdma[0].gids[2].type, "IB/RoCE v1");
   for (const char* bad : {"", "{", "[]", "{\"name\": 7}", "null", "{\"name\":\"a\",\"id\":-1}"})
     EXPECT_FALSE(decode_host_report(bad).is_ok()) << bad;
   for (size_t cut = 0; cut < text.size(); cut += 7)

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <map>
 #include <set>
 
@@ -105,6 +106,42 @@ void check_nics(const HostReport& host, Findings* found) {
            fmt::format("host {}, {}: the port is {}", host.name, port.name, port.state),
            "only active ports carry anything",
            "look at cable and subnet manager; or leave it out: NCCL_IB_HCA=^name"});
+}
+
+// What "unhandled system error" mostly means on RoCE: packets bear an address that leads nowhere.
+void check_gids(const HostReport& host, Findings* found) {
+  const auto setting = host.settings.find("NCCL_IB_GID_INDEX");
+  const int wanted = setting == host.settings.end() ? -1 : std::atoi(setting->second.c_str());
+  for (const RdmaReport& port : host.rdma) {
+    if (port.state != "ACTIVE" || !port.ethernet) continue;
+    const std::string place = fmt::format("host {}, {}", host.name, port.name);
+    const auto good = std::find_if(port.gids.begin(), port.gids.end(), [](const GidReport& gid) {
+      return gid.type == "RoCE v2" && gid.of_subnet;
+    });
+    if (good == port.gids.end()) {
+      found->push_back(
+          {Severity::error, "rdma-no-address",
+           place + ": the port has no address that leads to other hosts",
+           "its table has no row of RoCE v2 made of an interface's address",
+           "give the interface that belongs to it an address (ip address add), or leave "
+           "it out: NCCL_IB_HCA=^name"});
+      continue;
+    }
+    if (wanted < 0) continue;
+    const auto row = std::find_if(port.gids.begin(), port.gids.end(),
+                                  [&](const GidReport& gid) { return gid.index == wanted; });
+    if (row != port.gids.end() && row->type == good->type && row->of_subnet) continue;
+    found->push_back(
+        {row == port.gids.end() ? Severity::error : Severity::warning, "gid-index",
+         fmt::format("{}: NCCL_IB_GID_INDEX={} is {}", place, wanted,
+                     row == port.gids.end() ? "an empty row"
+                     : row->of_subnet       ? "a row of " + row->type
+                                            : "a row of an address of the link alone"),
+         fmt::format(
+             "row {} is RoCE v2 with the interface's address; rows differ from host to host",
+             good->index),
+         "leave NCCL_IB_GID_INDEX out: the row is found by itself"});
+  }
 }
 
 /// The values that most hosts have in common, and who has another.
@@ -223,6 +260,7 @@ Findings check_host(const HostReport& host, int ranks) {
   Findings found;
   check_limits(host, ranks, &found);
   check_nics(host, &found);
+  check_gids(host, &found);
   return found;
 }
 

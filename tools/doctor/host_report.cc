@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
@@ -18,6 +19,7 @@
 #include "base/host_id.h"
 #include "base/interfaces.h"
 #include "base/owners.h"
+#include "transport/verbs_choice.h"
 
 extern char** environ;
 
@@ -62,17 +64,39 @@ void add_nics(const Settings& settings, HostReport* report) {
   }
 }
 
-void add_rdma(HostReport* report) {
+std::string first_line(const std::filesystem::path& file) {
+  std::ifstream stream(file);
+  std::string line;
+  std::getline(stream, line);
+  return line;
+}
+
+/// The rows that are in use; tables are long, and what addresses made is at the front.
+std::vector<GidReport> gids_of(const std::filesystem::path& port) {
+  constexpr int kRead = 64;
+  std::vector<GidReport> rows;
+  for (int index = 0; index < kRead; index++) {
+    const std::string gid = first_line(port / "gids" / std::to_string(index));
+    const std::string type = first_line(port / "gid_attrs/types" / std::to_string(index));
+    const bool empty = gid.find_first_not_of("0:") == std::string::npos;
+    if (!empty && !type.empty()) rows.push_back({index, type, !gid.starts_with("fe80:")});
+  }
+  return rows;
+}
+
+void add_rdma(const Settings& settings, HostReport* report) {
+  if (settings.ib_disable) return;
+  const auto filter = transport::HcaFilter::parse(settings.ib_hca);
   std::error_code error;
   for (const auto& device : std::filesystem::directory_iterator("/sys/class/infiniband", error)) {
     for (const auto& port : std::filesystem::directory_iterator(device.path() / "ports", error)) {
-      std::ifstream file(port.path() / "state");
-      std::string state;
-      std::getline(file, state);  // "4: ACTIVE"
+      const std::string name = device.path().filename(), number = port.path().filename();
+      if (filter.is_ok() && !filter->allows(name, std::atoi(number.c_str()))) continue;
+      const std::string state = first_line(port.path() / "state");  // "4: ACTIVE"
       const size_t colon = state.find(": ");
       report->rdma.push_back(
-          {device.path().filename().string() + "/" + port.path().filename().string(),
-           colon == std::string::npos ? state : state.substr(colon + 2)});
+          {name + "/" + number, colon == std::string::npos ? state : state.substr(colon + 2),
+           first_line(port.path() / "link_layer") == "Ethernet", gids_of(port.path())});
     }
   }
 }
@@ -106,7 +130,7 @@ HostReport look_at_host(const std::string& version) {
   const Settings used = settings.is_ok() ? *settings : Settings();
   report.id = host_id(used);
   add_nics(used, &report);
-  add_rdma(&report);
+  add_rdma(used, &report);
   return report;
 }
 
@@ -120,8 +144,13 @@ std::string encode(const HostReport& report) {
                     {"bytes_per_s", nic.bytes_per_s},
                     {"up", nic.up},
                     {"usable", nic.usable}});
-  for (const RdmaReport& port : report.rdma)
-    rdma.push_back({{"name", port.name}, {"state", port.state}});
+  for (const RdmaReport& port : report.rdma) {
+    json gids = json::array();
+    for (const GidReport& gid : port.gids)
+      gids.push_back({{"index", gid.index}, {"type", gid.type}, {"of_subnet", gid.of_subnet}});
+    rdma.push_back(
+        {{"name", port.name}, {"state", port.state}, {"ethernet", port.ethernet}, {"gids", gids}});
+  }
   return json{{"name", report.name},
               {"id", report.id},
               {"version", report.version},
@@ -158,8 +187,12 @@ Result<HostReport> decode_host_report(std::string_view text) try {
   for (const json& nic : from.at("nics"))
     report.nics.push_back({nic.at("name"), nic.at("addresses"), nic.at("hardware"), nic.at("mtu"),
                            nic.at("bytes_per_s"), nic.at("up"), nic.at("usable")});
-  for (const json& port : from.at("rdma"))
-    report.rdma.push_back({port.at("name"), port.at("state")});
+  for (const json& port : from.at("rdma")) {
+    RdmaReport one{port.at("name"), port.at("state"), port.at("ethernet"), {}};
+    for (const json& gid : port.at("gids"))
+      one.gids.push_back({gid.at("index"), gid.at("type"), gid.at("of_subnet")});
+    report.rdma.push_back(std::move(one));
+  }
   report.tcp = from.at("tcp").get<std::vector<uint8_t>>();
   return report;
 } catch (const nlohmann::json::exception& bad) {

@@ -24,9 +24,17 @@ struct NicReport {
   bool usable = false;     // by the settings
 };
 
+struct GidReport {  // a row of a port's table
+  int index = 0;
+  std::string type;       // "RoCE v2", "IB/RoCE v1"
+  bool of_subnet = true;  // made of an address that leads further than the link
+};
+
 struct RdmaReport {  // a port of an RDMA device
   std::string name;  // "mlx5_0/1"
   std::string state;
+  bool ethernet = false;
+  std::vector<GidReport> gids;  // those that there are
 };
 
 struct HostReport {

@@ -34,9 +34,12 @@ std::string agreed_text(plan::Request request) {
 void Share::begin() {
   begun_ = true;
   if (member_.troubled()) return end(member_.trouble());
+  if (Profiler* const profiler = member_.profiler(); profiler != nullptr)
+    profiled_ = std::make_unique<ProfiledShare>(profiler, &member_.wires());
   const Status status = add_transfers();
   if (!status.is_ok()) return end(status);
   transfers_open_ = transfers_.has_value();
+  if (transfers_open_ && profiled_ != nullptr) profiled_->transfers_begin(calls_);
 }
 
 Status Share::add_transfers() {
@@ -99,6 +102,7 @@ Result<bool> Share::step_transfers() {
   const Outcome outcome = transfers_->step();
   if (!outcome.status.is_ok()) return outcome.status;
   transfers_open_ = !outcome.done;
+  if (outcome.done && profiled_ != nullptr) profiled_->transfers_end();
   return outcome.progressed || outcome.done;
 }
 
@@ -127,6 +131,7 @@ Result<bool> Share::step_collectives() {
   const ReadyPlan& done = *std::exchange(running_, nullptr);
   if (weighing_for_ == nullptr) {
     if (!committing_) member_.note_choice(done);
+    if (!committing_ && profiled_ != nullptr) profiled_->collective_ends();
     RAILCCL_CHECK(finish_collective());
     return true;
   }
@@ -214,6 +219,7 @@ Status Share::launch(const Call& call, Reach reach) {
   operation.scaling =
       kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), factor_of(call));
   if (reach != Reach::none) operation.peers = member_.open_buffers().peers();
+  if (profiled_ != nullptr) profiled_->collective_begins(call, sequence_, **plan);
   RAILCCL_CHECK((*plan)->execution->begin(operation));
   running_ = *plan;
   return ok();
@@ -255,6 +261,7 @@ void Share::close() {
   open_ = false;
   member_.wires().ring();
   transfers_.reset();
+  profiled_.reset();
   member_.turns().leave(ticket_);
 }
 

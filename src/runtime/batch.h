@@ -12,6 +12,7 @@
 
 #include "runtime/member.h"
 #include "runtime/point_to_point.h"
+#include "runtime/profiled_share.h"
 
 namespace railccl::runtime {
 
@@ -71,13 +72,14 @@ class Share {
   Member& member_;
   std::span<const Call> calls_;
   uint64_t ticket_;
-  std::optional<PointToPoint> transfers_;  // set when there are sends or receives
-  size_t next_ = 0;                        // calls_[0, next_) are started or are no collectives
-  const Call* asking_ = nullptr;           // the collective whose buffers are being found out about
-  const Call* weighing_for_ = nullptr;     // the collective before which running_ weighs
-  const Call* current_ = nullptr;          // the collective that is not yet over
-  bool launched_ = false;                  // it may have written
-  bool committing_ = false;                // its result is here: running_ is its commit
+  std::unique_ptr<ProfiledShare> profiled_;  // null: there is no profiler
+  std::optional<PointToPoint> transfers_;    // set when there are sends or receives
+  size_t next_ = 0;                          // calls_[0, next_) are started or are no collectives
+  const Call* asking_ = nullptr;        // the collective whose buffers are being found out about
+  const Call* weighing_for_ = nullptr;  // the collective before which running_ weighs
+  const Call* current_ = nullptr;       // the collective that is not yet over
+  bool launched_ = false;               // it may have written
+  bool committing_ = false;             // its result is here: running_ is its commit
   ReadyPlan* running_ = nullptr;
   uint64_t sequence_ = 0;  // of the collective that runs or asks
   bool transfers_open_ = false;

@@ -46,6 +46,17 @@ struct Outcome {
   Status status;
 };
 
+/// What a run of a program sends to a peer on a channel, or has from it.
+struct LinkLoad {
+  int channel = 0;
+  int peer = 0;
+  bool sends = false;
+  size_t medium = 0;  // its index among those of the wires
+  uint64_t messages = 0;
+  uint64_t bytes = 0;
+  uint64_t message_bytes = 0;  // the longest
+};
+
 class Execution {
  public:
   /// A rank's buffers: as they are mapped here, or where they are in `process`.
@@ -85,6 +96,8 @@ class Execution {
 
   /// Set when step() or look_aside() failed because the ranks' calls differ.
   const std::optional<Mismatch>& mismatch() const { return mismatch_; }
+  /// What a run moves over each link, by channels.
+  std::vector<LinkLoad> loads() const;
   /// Bit m is set when the program's messages go over medium m of the wires.
   unsigned media() const { return media_; }
   /// What the run waits for, for people: "channel 0 waits for recv from rank 2 (shm to ...)".

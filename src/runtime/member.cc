@@ -161,6 +161,7 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
       if (staging.is_ok()) staging_ = std::move(staging).value();
     }
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
+    open_profiler();
     if (size() > 1) RAILCCL_CHECK(open_roll_call());
     if (topology_->used_hosts().size() > 1) {
       RAILCCL_TRY(caretaker_, Caretaker::hire(turns_, *parts_.wires));
@@ -329,10 +330,25 @@ Result<Staging*> Member::staging(void* cuda_stream) {
   return staging_.get();
 }
 
+/// Whether there is one, and which, concerns this rank alone.
+void Member::open_profiler() {
+  auto opened = Profiler::open(
+      settings_,
+      {config_.name, parts_.job, static_cast<int>(topology_->used_hosts().size()), size(), rank()});
+  if (!opened.is_ok()) {
+    // That nobody has one is no news.
+    log::info("rank {}: no profiler: {}", rank(), opened.status().text());
+    return;
+  }
+  profiler_ = std::move(opened).value();
+  watched_ = true;
+  log::info("rank {}: tells profiler {} of {}", rank(), profiler_->text(), profiler_->file());
+}
+
 /// A collective whose turn it is. Small ones that have been planned before mostly end here, without
 /// the machinery that larger ones, failures and long waits need; the rest goes on as a Share.
 Status Member::run_small(const Call& call, uint64_t ticket) {
-  const bool simple = !troubled() && !protected_ && !may_reach(call.request);
+  const bool simple = !troubled() && !watched_ && !may_reach(call.request);
   ReadyPlan* plan = simple ? plans_[0].find(call.request) : nullptr;
   if (plan == nullptr || !plan->execution->may_be_strip()) {
     Share share(*this, std::span<const Call>(&call, 1), ticket);

@@ -17,6 +17,7 @@
 #include "runtime/open_buffers.h"
 #include "runtime/patience.h"
 #include "runtime/plan_cache.h"
+#include "runtime/profiler.h"
 #include "runtime/replay.h"
 #include "runtime/roll_call.h"
 #include "runtime/turnstile.h"
@@ -127,6 +128,9 @@ class Member final : public Communicator {
   void note_choice(const ReadyPlan& plan);
   Patience& patience() { return patience_; }
 
+  /// Null: there is none.
+  Profiler* profiler() { return profiler_.get(); }
+
   // For recovery (recover.cc), by the thread whose turn it is.
   /// A caller will have success from the collective that is over.
   void count_success() {
@@ -175,6 +179,7 @@ class Member final : public Communicator {
 
   Status enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known);
   Status open_roll_call();
+  void open_profiler();
   std::optional<std::string> account(bool last);
   void hear(const RollResult& roll);
   void replace_failure(const Status& verdict);
@@ -243,6 +248,7 @@ class Member final : public Communicator {
   std::atomic<uint64_t> collectives_{0};  // that callers have had success from
   std::atomic<bool> complete_{false};     // the next one is complete here
   bool protected_ = false;
+  bool watched_ = false;  // protected, or profiled: small calls take the long way
   uint64_t save_bytes_max_ = 0;
   std::vector<std::byte> saved_;  // the input of the collective that runs
   bool has_saved_ = false;
@@ -267,6 +273,7 @@ class Member final : public Communicator {
   std::unique_ptr<OpenBuffers> open_buffers_;
   std::unique_ptr<OneSided> one_sided_;
   std::unique_ptr<Staging> staging_;
+  std::unique_ptr<Profiler> profiler_;
   // By reach and collective: are there algorithms with just that?
   std::array<std::array<bool, kCollectiveCount>, algorithms::kReachCount> reaching_{};
   Patience patience_{false};

@@ -59,7 +59,7 @@ Status Member::protect(uint64_t save_bytes_max) {
   RAILCCL_CHECK(usable());
   const uint64_t ticket = turns_.take();
   turns_.wait(ticket);
-  protected_ = true;
+  protected_ = watched_ = true;
   save_bytes_max_ = save_bytes_max;
   turns_.leave(ticket);
   return ok();
@@ -289,6 +289,7 @@ Result<Recovery> Member::recover(const Config& config, bool finish_calls) {
   // Nobody has called anything there yet. It may have failed again already: what is called will
   // say.
   child->protected_ = protected_;
+  child->watched_ |= protected_;
   child->save_bytes_max_ = save_bytes_max_;
   if (finish_calls) RAILCCL_CHECK(finish(regrouped.tallies, &recovery));
   return recovery;

@@ -394,6 +394,11 @@ void Wires::look_anew() {
   for (const auto& medium : media_) medium->look_anew();
 }
 
+bool Wires::crosses_hosts(size_t medium) const {
+  const std::string_view name = media_[medium]->name();
+  return name != "self" && name != "shm";
+}
+
 std::string Wires::media_text(unsigned mask) const {
   std::string text;
   for (size_t m = 0; m < media_.size(); m++) {

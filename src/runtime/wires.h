@@ -241,6 +241,8 @@ class Wires {
   /// "shm", "tcp", "shm+tcp", "self": the media whose bits are set, without self where there are
   /// others. Any thread.
   std::string media_text(unsigned mask) const;
+  /// Is it a network?
+  bool crosses_hosts(size_t medium) const;
   /// A peer that sent bytes nobody asked for (the other side of a mismatch), or null.
   Result<Wire*> unread();
 

@@ -2,12 +2,12 @@
 // class; the variables that name plugins mean what they mean to NCCL; links work over each version,
 // between processes, over several devices of which one fails; what plugins refuse, claim or garble
 // is an error that names the plugin, its function and the result. The plugins are tests/plugins.
-#include <dlfcn.h>
 #include <gmock/gmock.h>
 
 #include <cstddef>
 
 #include "transport/nccl_net_plugin.h"
+#include "transport/net_example.h"
 #include "transport/net_path.h"
 #include "transport/net_wire.h"
 #include "transport/processes.h"
@@ -16,42 +16,6 @@ namespace railccl::transport {
 namespace {
 
 using testing::HasSubstr;
-
-std::string file_of(int version) {
-  return fmt::format("{}/libnccl-net-example{}.so", RAILCCL_PLUGINS, version);
-}
-
-Settings settings_of(int version) {
-  Settings settings;
-  settings.socket_ifname = "=lo";
-  settings.net_plugin = file_of(version);
-  return settings;
-}
-
-/// What an example plugin shows of itself, and how to make it misbehave. Behaves well again at the
-/// end.
-class Example {
- public:
-  explicit Example(int version) : library_(::dlopen(file_of(version).c_str(), RTLD_NOW)) {
-    EXPECT_NE(library_, nullptr) << ::dlerror();
-  }
-  ~Example() { misbehave(""); }
-  Example(const Example&) = delete;
-  Example& operator=(const Example&) = delete;
-  void misbehave(const std::string& how) {
-    std::strncpy(find<char>("example_fault"), how.c_str(), 63);
-    *find<int>("example_times") = 0;
-  }
-  int alive() const { return *find<int>("example_alive"); }
-  int inits() const { return *find<int>("example_inits"); }
-
- private:
-  template <typename T>
-  T* find(const char* name) const {
-    return static_cast<T*>(::dlsym(library_, name));
-  }
-  void* library_;
-};
 
 // Each member at the place of its number, as the documented structs list them.
 TEST(NetPluginAbi, FunctionsAreWhereTheDocumentationHasThem) {
@@ -200,83 +164,6 @@ TEST_P(NetPluginVersion, CarriesLinks) {
     }
     EXPECT_EQ(example.alive(), alive) << how << ": something was not closed";
   }
-}
-
-/// Ranks on hosts of their own: links have two paths.
-RealWorld two_hosts(int version) {
-  Settings settings = settings_of(version);
-  settings.socket_ifname = "";
-  return RealWorld("nccl_net", 2, settings, nullptr, [](Context* context) {
-    context->host_id = static_cast<uint64_t>(context->rank) + 1;
-  });
-}
-
-/// Until something has come both ways.
-void meet(RealWorld& world) {
-  std::vector<Tasks> tasks(2);
-  for (int rank = 0; rank < 2; rank++) {
-    Link* const link = *world.at(rank).link(1 - rank, 0);
-    tasks[static_cast<size_t>(rank)].push_back(std::make_unique<SendTask>(link, 1, 10, 10));
-    tasks[static_cast<size_t>(rank)].push_back(std::make_unique<ReceiveTask>(link, 1, 10, 10));
-  }
-  for (const Status& status : drive_all(world, tasks)) EXPECT_TRUE(status.is_ok());
-}
-
-/// Sends or receives all of it, without anything being wrong.
-bool all_moves(TestWorld& world, int rank, Task& task) {
-  const Deadline deadline = Deadline::after_ms(5000);
-  while (!task.done() && task.failure().is_ok() && !deadline.passed())
-    if (!task.step() && world.at(rank).progress().is_ok()) world.at(rank).wait(1000);
-  EXPECT_TRUE(task.failure().is_ok()) << task.failure().text();
-  return task.done();
-}
-
-// A rank that has what it wants computes, and does not call for as long as that takes. What it has
-// written goes out all the same, when there is credit for it; and its peer gets the credit and the
-// acknowledgements that it waits for.
-TEST(NetPluginKeeper, GoesOnWhileItsRankDoesNotCall) {
-  for (const auto& [version, how] : {std::pair(6, ""), std::pair(11, "reluctant")}) {
-    Example example(version);
-    example.misbehave(how);
-    RealWorld world("nccl_net", 2, settings_of(version));
-    meet(world);
-    // As much as is taken: the last of it has to wait for credit.
-    std::vector<std::byte> bytes(2 * NetPath::kReceives * NetPath::kMessageBytes);
-    fill_pattern(bytes.data(), 2, 0, bytes.size());
-    Link* const to = *world.at(1).link(0, 0);
-    Deadline over = Deadline::after_ms(50);
-    size_t sent = 0;
-    while (!over.passed()) {
-      const iovec range{bytes.data() + sent, bytes.size() - sent};
-      const Result<size_t> some = to->send({&range, 1});
-      ASSERT_TRUE(some.is_ok()) << some.status().text();
-      sent += *some;
-      ASSERT_TRUE(world.at(1).progress().is_ok());
-      if (*some > 0) over = Deadline::after_ms(50);
-    }
-    ASSERT_LT(sent, bytes.size());
-    ASSERT_FALSE(*to->flush()) << "nothing has to wait";
-    // From here on rank 1 does not call.
-    ReceiveTask all(*world.at(0).link(1, 0), 2, sent, 300'000);
-    EXPECT_TRUE(all_moves(world, 0, all)) << all.got() << " bytes came";
-    SendTask little(*world.at(0).link(1, 0), 3, 1000, 1000);
-    EXPECT_TRUE(all_moves(world, 0, little));
-    EXPECT_TRUE(world.at(0).progress().is_ok());
-    const Deadline heard = Deadline::after_ms(5000);
-    while (!world.at(0).settled() && !heard.passed()) world.at(0).wait(1000);
-    EXPECT_TRUE(world.at(0).settled()) << "nobody acknowledges";
-  }
-}
-
-// Over several devices a source is let go of when its bytes are acknowledged.
-TEST(NetPluginKeeper, AcknowledgesWhileItsRankDoesNotCall) {
-  if (on_loopback_only()) GTEST_SKIP() << "hosts do not meet on loopback";
-  Example example(10);
-  example.misbehave("reluctant");
-  RealWorld world = two_hosts(10);
-  meet(world);
-  SendTask large(*world.at(0).link(1, 0), 3, 300'000, 300'000);
-  EXPECT_TRUE(all_moves(world, 0, large)) << large.sent() << " bytes were sent";
 }
 
 TEST(NetPluginNames, AreSearchedAsNcclDoes) {

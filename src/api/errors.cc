@@ -28,6 +28,8 @@ ncclResult_t code_of(const Status& status) {
     case Code::timeout:
     case Code::aborted:
       return ncclRemoteError;
+    case Code::gpu:
+      return ncclUnhandledCudaError;
     case Code::internal:
       return ncclInternalError;
   }

@@ -43,6 +43,7 @@ OnGpus& on_gpus() {
 }
 
 Result<void*> alloc_on_gpu(const gpu::Driver& driver, size_t bytes) {
+  const gpu::BesideCaptures beside(driver);
   gpu::Address address = 0;
   RAILCCL_CHECK(RAILCCL_CUDA_CALL(driver, memory_alloc, &address, bytes == 0 ? 1 : bytes));
   void* const memory = reinterpret_cast<void*>(address);
@@ -64,6 +65,7 @@ Result<bool> free_on_gpu(const void* memory) {
   const gpu::Driver& driver = *gpu::Driver::loaded();
   const gpu::WithContext with(driver, context);
   RAILCCL_CHECK(with.status());
+  const gpu::BesideCaptures beside(driver);
   RAILCCL_CHECK(RAILCCL_CUDA_CALL(driver, memory_free, reinterpret_cast<uintptr_t>(memory)));
   return true;
 }

@@ -25,6 +25,8 @@ const char* name_of(Code code) {
       return "timeout";
     case Code::aborted:
       return "aborted";
+    case Code::gpu:
+      return "GPU error";
     case Code::internal:
       return "internal error";
   }

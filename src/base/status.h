@@ -34,6 +34,7 @@ enum class Code : uint8_t {
   remote,            // a peer failed, vanished or spoke nonsense
   timeout,           // a bounded wait ran out
   aborted,           // somebody called abort
+  gpu,               // a function of a GPU's driver failed
   internal,          // a bug of ours
 };
 const char* name_of(Code code);

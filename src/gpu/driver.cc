@@ -5,6 +5,8 @@
 
 #include <atomic>
 #include <mutex>
+#include <string>
+#include <string_view>
 
 namespace railccl::gpu {
 namespace {
@@ -46,10 +48,14 @@ const Driver* Driver::loaded() {
 
 Status Driver::check(int result, const char* function) const {
   if (result == kSuccess) return ok();
+#define RAILCCL_CUDA(member, exported, parameters) \
+  if (std::string_view(function) == #member) function = #exported;
+#include "gpu/functions.def"
+#undef RAILCCL_CUDA
   const char *name = nullptr, *text = nullptr;
   if (error_name != nullptr) error_name(result, &name);
   if (error_string != nullptr) error_string(result, &text);
-  return Status(Code::system, "CUDA driver, {}: {} ({})", function,
+  return Status(Code::gpu, "CUDA driver, {}: {} ({})", function,
                 name != nullptr ? name : std::to_string(result), text != nullptr ? text : "");
 }
 

@@ -45,7 +45,7 @@ class Driver {
   /// none but theirs.
   Result<Home> home_of(const void* pointer, Context context) const;
 
-  /// What a function returned, as a Status that names the function.
+  /// What a function returned, as a Status that names it; `function`: CUDA's name, or ours.
   Status check(int result, const char* function) const;
 
   // The functions, by names of our own.
@@ -81,6 +81,23 @@ class WithContext {
  private:
   const Driver& driver_;
   Status status_;
+};
+
+/// For the time of a scope this thread may allocate, although another one is capturing a graph: no
+/// part of that. The driver would else end the capture.
+class BesideCaptures {
+ public:
+  explicit BesideCaptures(const Driver& driver) : driver_(driver) {
+    driver_.exchange_capture_mode(&mode_);
+  }
+  ~BesideCaptures() { driver_.exchange_capture_mode(&mode_); }
+  BesideCaptures(const BesideCaptures&) = delete;
+  BesideCaptures& operator=(const BesideCaptures&) = delete;
+
+ private:
+  static constexpr int kRelaxed = 2;
+  const Driver& driver_;
+  int mode_ = kRelaxed;  // then the one before
 };
 
 }  // namespace railccl::gpu

@@ -39,6 +39,7 @@ Parked& parked() {
 bool give_back(const Left& left) {
   const Driver& driver = *left.driver;
   const gpu::WithContext with(driver, left.context);
+  const gpu::BesideCaptures beside(driver);
   constexpr int kNotReady = 600;
   if (left.done != nullptr && driver.event_query(left.done) == kNotReady) return false;
   if (left.done != nullptr) (void)driver.event_destroy(left.done);
@@ -60,6 +61,7 @@ Result<std::shared_ptr<GpuArea>> GpuArea::make(const Driver& driver, gpu::Contex
   RAILCCL_TRY(area->file_, MemoryFile::create(kGpuAreaBytes + 4 * kWordBytes));
   const gpu::WithContext with(driver, context);
   RAILCCL_CHECK(with.status());
+  const gpu::BesideCaptures beside(driver);
   std::byte* const data = area->data();
   RAILCCL_CHECK(
       RAILCCL_CUDA_CALL(driver, host_register, data, area->file_->size(), kPortableAndMapped)

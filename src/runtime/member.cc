@@ -155,11 +155,7 @@ Status Member::enter(std::unique_ptr<Meeting> meeting, const topology::Topology*
             parts_.chooser->has(reach, static_cast<Collective>(c), topology);
     weigh_ = std::make_unique<Weigh>(topology);
     one_sided_ = std::make_unique<OneSided>(*this, config_.contexts, config_.signals);
-    if (config_.gpu.context != nullptr) {
-      // Where that fails the first call with a buffer of a GPU will say so, if there is one.
-      auto staging = Staging::make(config_.gpu.context, nullptr);
-      if (staging.is_ok()) staging_ = std::move(staging).value();
-    }
+    prepare_gpu();
     joining_s_ = static_cast<double>(now_ns() - started_ns_) * 1e-9;
     open_profiler();
     if (size() > 1) RAILCCL_CHECK(open_roll_call());
@@ -311,23 +307,6 @@ Status Member::begin(const Call& call, Queue queue) {
   if (call.kind == Call::Kind::collective && turns_.reached(ticket)) return run_small(call, ticket);
   Share share(*this, std::span<const Call>(&call, 1), ticket);
   return run(std::span<Share>(&share, 1));
-}
-
-/// A call with buffers of a GPU, or on a stream of CUDA's: `taken`, unless it is neither.
-Status Member::begin_on_gpu(const Call& call, Queue queue, bool* taken) {
-  RAILCCL_TRY(const OnGpu places, look_at(call, queue, config_.gpu, size(), rank()));
-  *taken = places.any;
-  if (!places.any) return ok();
-  RAILCCL_CHECK(staging(queue.cuda).status());
-  auto self = std::static_pointer_cast<Member>(shared_from_this());
-  return record_or_launch(std::move(self), call, places);
-}
-
-Result<Staging*> Member::staging(void* cuda_stream) {
-  if (staging_ == nullptr) {
-    RAILCCL_TRY(staging_, Staging::make(config_.gpu.context, cuda_stream));
-  }
-  return staging_.get();
 }
 
 /// Whether there is one, and which, concerns this rank alone.

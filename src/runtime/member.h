@@ -187,6 +187,7 @@ class Member final : public Communicator {
   Status check(const Call& call) const;
   Status begin(const Call& call, Queue queue);
   Status begin_on_gpu(const Call& call, Queue queue, bool* taken);
+  void prepare_gpu();
   Status run_small(const Call& call, uint64_t ticket);
   Status usable() const;
   Status finalize_now(uint64_t ticket);

@@ -242,6 +242,33 @@ TEST(GpuRules, WhatIsNotSupportedIsRefused) {
   EXPECT_EQ(figures.callsWhileCapturing, 0u);
 }
 
+TEST(GpuRules, CommunicatorsAndMemoryAreMadeWhileSomebodyCaptures) {
+  use_device(0);
+  CudaStream captured, stream;
+  Buffer<int> in(10);
+  in.set(Numbers(10, 2));
+  CU(cuStreamBeginCapture_v2(captured.handle(), 0));
+  fakeCudaFigures_t before{}, after{};
+  if (fake_figures() != nullptr) fake_figures()(&before);
+  ncclUniqueId id;
+  ncclComm_t comm = nullptr;
+  OK(ncclGetUniqueId(&id));
+  OK(ncclCommInitRank(&comm, 1, id, 0));
+  if (fake_figures() != nullptr) {
+    fake_figures()(&after);
+    EXPECT_GT(after.pinned, before.pinned);
+  }
+  void* memory = nullptr;
+  OK(ncclMemAlloc(&memory, 100));
+  OK(ncclAllReduce(in.data(), in.data(), 10, ncclInt, ncclSum, comm, stream));
+  stream.synchronize();
+  OK(ncclMemFree(memory));
+  OK(ncclCommDestroy(comm));
+  void* graph = nullptr;
+  CU(cuStreamEndCapture(captured.handle(), &graph));
+  EXPECT_EQ(in.get(), Numbers(10, 2));
+}
+
 TEST(GpuRules, DriversThatCannotServeSayWhy) {
   if (fake_set() == nullptr) GTEST_SKIP() << "a real driver is what it is";
   Ranks ranks(1);
@@ -264,6 +291,31 @@ TEST(GpuRules, DriversThatCannotServeSayWhy) {
   OK(reduce());
   stream.synchronize();
   fake_set()(12040, 2);
+}
+
+TEST(GpuRules, AStreamOfAnotherDeviceIsRefusedByTheDriver) {
+  int devices = 0;
+  use_device(0);
+  CU(cuDeviceGetCount(&devices));
+  if (devices < 2) GTEST_SKIP() << "needs two devices";
+  ncclUniqueId id;
+  ncclComm_t comm = nullptr;
+  OK(ncclGetUniqueId(&id));
+  OK(ncclCommInitRank(&comm, 1, id, 0));
+  Buffer<int> in(10);
+  in.set(Numbers(10, 4));
+  {
+    use_device(1);
+    CudaStream wrong;
+    FAILS(ncclAllReduce(in.data(), in.data(), 10, ncclInt, ncclSum, comm, wrong),
+          ncclUnhandledCudaError, "CUDA driver, cuStreamIsCapturing");
+  }
+  use_device(0);
+  CudaStream right;
+  OK(ncclAllReduce(in.data(), in.data(), 10, ncclInt, ncclSum, comm, right));
+  right.synchronize();
+  EXPECT_EQ(in.get(), Numbers(10, 4));
+  OK(ncclCommDestroy(comm));
 }
 
 TEST(GpuRules, HostBuffersAreAsEver) {

@@ -94,6 +94,7 @@ State& state() {
 }
 
 thread_local std::vector<Device*> current;
+thread_local int capture_mode = 0;  // 2: relaxed
 thread_local std::map<Device*, std::shared_ptr<Stream>> of_this_thread;
 
 void run(std::shared_ptr<Stream> stream) {
@@ -231,10 +232,20 @@ int synchronize(const std::vector<After>& all) {
   return kSuccess;
 }
 
+/// Is a graph being captured that an allocation by this thread would end? With the lock.
+bool ends_a_capture() {
+  if (capture_mode == 2) return false;
+  for (const auto& [number, device] : state().opened)
+    for (const auto& stream : device->streams)
+      if (stream->capturing) return true;
+  return false;
+}
+
 int alloc(Address* address, size_t bytes, bool managed) {
   State& s = state();
   std::lock_guard lock(s.mutex);
   if (current.empty()) return kInvalidContext;
+  if (ends_a_capture()) return kCaptureUnsupported;
   if (bytes == 0) return kInvalidValue;
   const size_t page = static_cast<size_t>(::sysconf(_SC_PAGESIZE));
   const size_t whole = (bytes + page - 1) / page * page;
@@ -363,6 +374,7 @@ EXPORTED int cuMemHostRegister_v2(void* memory, size_t bytes, unsigned) {
   State& s = state();
   std::lock_guard lock(s.mutex);
   if (current.empty()) return kInvalidContext;
+  if (ends_a_capture()) return kCaptureUnsupported;
   const auto address = reinterpret_cast<uintptr_t>(memory);
   if (find(s.pinned, address, 1) != nullptr) return kAlreadyRegistered;
   s.pinned[address] = {bytes, nullptr, false};
@@ -440,6 +452,10 @@ EXPORTED int cuStreamIsCapturing(void* handle, int* capturing) {
   std::shared_ptr<Stream> stream;
   if (const int code = stream_of(handle, &stream); code != kSuccess) return code;
   *capturing = stream->capturing ? 1 : 0;
+  return kSuccess;
+}
+EXPORTED int cuThreadExchangeStreamCaptureMode(int* mode) {
+  std::swap(*mode, capture_mode);
   return kSuccess;
 }
 EXPORTED int cuStreamBeginCapture_v2(void* handle, int) {

@@ -8,7 +8,6 @@
 #include <climits>
 #include <map>
 #include <mutex>
-#include <set>
 
 #include "base/log.h"
 
@@ -17,6 +16,7 @@ namespace {
 
 using namespace net_abi;
 
+constexpr PluginInterface kInterface{"ncclNetPlugin_v", NetPlugin::kOldest, NetPlugin::kNewest};
 constexpr int kDevicesMax = 64;
 // Less is no network for us, more no promise that anybody keeps.
 constexpr size_t kBytesMin = 4 << 10, kBytesMax = size_t{1} << 40;
@@ -348,40 +348,15 @@ class Adapter final : public NetPlugin {
   bool begun_ = false;
 };
 
-/// An opened library: the newest version of the interface that it has.
-struct Found {
-  int version = 0;
-  const void* net = nullptr;
-  std::string file;
-};
-
-/// What a name of NCCL_NET_PLUGIN stands for; looked for once per process.
-Result<Found> find(const std::string& name) {
-  static std::mutex mutex;
-  static auto* const known = new std::map<std::string, Result<Found>>;
-  std::lock_guard lock(mutex);
-  if (const auto found = known->find(name); found != known->end()) return found->second;
-  const auto look = [&]() -> Result<Found> {
-    RAILCCL_TRY(const PluginLibrary library, PluginLibrary::open(name, "libnccl-net"));
-    for (int version = NetPlugin::kNewest; version >= NetPlugin::kOldest; version--) {
-      const void* const net = library.find(fmt::format("ncclNetPlugin_v{}", version));
-      if (net != nullptr) return Found{version, net, library.file()};
-    }
-    return Status(Code::unsupported, "{} has no ncclNetPlugin_v{} to v{}", library.file(),
-                  NetPlugin::kOldest, NetPlugin::kNewest);
-  };
-  return known->emplace(name, look()).first->second;
-}
-
 template <int kVersion>
-Result<std::shared_ptr<NetPlugin>> begin(const Found& found, uint64_t communicator) {
+Result<std::shared_ptr<NetPlugin>> begin(const Plugin& found, uint64_t communicator) {
   auto adapter = std::make_shared<Adapter<kVersion>>(
-      static_cast<const typename Abi<kVersion>::Net*>(found.net));
+      static_cast<const typename Abi<kVersion>::Net*>(found.functions));
   RAILCCL_CHECK(adapter->begin(communicator).context("{}", found.file));
   return std::shared_ptr<NetPlugin>(std::move(adapter));
 }
 
-Result<std::shared_ptr<NetPlugin>> begin(const Found& found, uint64_t communicator) {
+Result<std::shared_ptr<NetPlugin>> begin(const Plugin& found, uint64_t communicator) {
   switch (found.version) {
     case 6:
       return begin<6>(found, communicator);
@@ -398,17 +373,9 @@ Result<std::shared_ptr<NetPlugin>> begin(const Found& found, uint64_t communicat
   }
 }
 
-// Every communicator finds the same out anew.
-void warn_once(const std::string& text) {
-  static std::mutex mutex;
-  static auto* const told = new std::set<std::string>;
-  std::lock_guard lock(mutex);
-  if (told->insert(text).second) log::warn("{}", text);
-}
-
-const char* name_in(const Found& found) {
+const char* name_in(const Plugin& found) {
   // In every version the name comes first.
-  const char* const name = *static_cast<const char* const*>(found.net);
+  const char* const name = *static_cast<const char* const*>(found.functions);
   return name == nullptr ? "?" : name;
 }
 
@@ -427,7 +394,7 @@ Result<std::shared_ptr<NetPlugin>> NetPlugin::open(const Settings& settings,
   if (names.empty()) return Status(Code::unsupported, "NCCL_NET_PLUGIN is none");
   Status why;
   for (const std::string& name : names) {
-    const Result<Found> found = find(name);
+    const Result<Plugin> found = find_plugin(name, "libnccl-net", kInterface);
     if (found.is_ok() && !settings.net.empty() &&
         strcasecmp(settings.net.c_str(), name_in(*found)) != 0) {
       why = Status(Code::invalid_usage, "NCCL_NET={}, but the network of {} is called {}",
@@ -437,7 +404,7 @@ Result<std::shared_ptr<NetPlugin>> NetPlugin::open(const Settings& settings,
     auto begun = found.is_ok() ? begin(*found, communicator) : found.status();
     if (begun.is_ok()) return begun;
     why = begun.status();
-    if (!name.empty()) warn_once(fmt::format("NCCL_NET_PLUGIN={}: {}", name, why.text()));
+    if (!name.empty()) warn_of_plugin(fmt::format("NCCL_NET_PLUGIN={}: {}", name, why.text()));
   }
   return why;
 }

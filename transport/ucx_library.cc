@@ -1,18 +1,12 @@
 // Loading libucp.
 #include "transport/ucx_library.h"
 
-#include <dlfcn.h>
-
 #include <string>
+
+#include "base/symbols.h"
 
 namespace railccl::transport {
 namespace {
-
-template <typename Function>
-bool find(void* library, const char* name, Function** function) {
-  *function = reinterpret_cast<Function*>(dlsym(library, name));
-  return *function != nullptr;
-}
 
 Result<UcxLibrary> load() {
   void* const library = dlopen("libucp.so.0", RTLD_NOW | RTLD_LOCAL);
@@ -21,11 +15,11 @@ Result<UcxLibrary> load() {
   UcxLibrary ucx;
   std::string missing;
 #define RAILCCL_UCX(name) \
-  if (!find(library, "ucp_" #name, &ucx.name)) missing = "ucp_" #name;
+  if (!find_symbol(library, "ucp_" #name, &ucx.name)) missing = "ucp_" #name;
 #include "transport/ucx_library.def"
 #undef RAILCCL_UCX
   // Of libucs, which libucp brings along.
-  if (!find(library, "ucs_status_string", &ucx.status_string)) missing = "ucs_status_string";
+  if (!find_symbol(library, "ucs_status_string", &ucx.status_string)) missing = "ucs_status_string";
   if (!missing.empty())
     return Status(Code::unsupported, "libucp.so.0 has no {}: it is older than UCX 1.11", missing);
   return ucx;

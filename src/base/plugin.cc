@@ -8,6 +8,11 @@
 #include <array>
 #include <cstdarg>
 #include <cstdio>
+#include <map>
+#include <mutex>
+#include <set>
+#include <tuple>
+#include <utility>
 
 #include "base/log.h"
 
@@ -34,6 +39,36 @@ constexpr int kWarn = 2, kInfo = 3;
   (void)std::vsnprintf(text.data(), text.size(), format, arguments);
   va_end(arguments);
   log::write(as, fmt::format("plugin: {}:{}: {}", file == nullptr ? "?" : file, line, text.data()));
+}
+
+struct Library {
+  void* handle = nullptr;
+  std::string file;
+};
+
+Result<Library> open(std::string_view name, std::string_view prefix) {
+  std::string why;
+  for (const std::string& file : plugin_files(name, prefix)) {
+    if (void* const handle = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL); handle != nullptr) {
+      link_map* map = nullptr;
+      const bool known = ::dlinfo(handle, RTLD_DI_LINKMAP, &map) == 0 && map != nullptr;
+      return Library{handle, known && map->l_name != nullptr ? map->l_name : file};
+    }
+    const char* const error = ::dlerror();
+    why += fmt::format("{}{}", why.empty() ? "" : "; ", error == nullptr ? file : error);
+  }
+  return Status(Code::unsupported, "no plugin can be opened: {}", why);
+}
+
+Result<Plugin> look_for(std::string_view name, std::string_view prefix, const PluginInterface& of) {
+  RAILCCL_TRY(const Library library, open(name, prefix));
+  for (int version = of.newest; version >= of.oldest; version--) {
+    const std::string symbol = fmt::format("{}{}", of.symbol, version);
+    const void* const functions = ::dlsym(library.handle, symbol.c_str());
+    if (functions != nullptr) return Plugin{version, functions, library.file};
+  }
+  return Status(Code::unsupported, "{} has no {}{} to v{}", library.file, of.symbol, of.oldest,
+                of.newest);
 }
 
 }  // namespace
@@ -71,25 +106,22 @@ std::vector<std::string> plugin_names(std::string_view list) {
   return names;
 }
 
-Result<PluginLibrary> PluginLibrary::open(std::string_view name, std::string_view prefix) {
-  std::string why;
-  for (const std::string& file : plugin_files(name, prefix)) {
-    PluginLibrary library;
-    library.handle_ = ::dlopen(file.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library.handle_ != nullptr) {
-      link_map* map = nullptr;
-      const bool known = ::dlinfo(library.handle_, RTLD_DI_LINKMAP, &map) == 0 && map != nullptr;
-      library.file_ = known && map->l_name != nullptr ? map->l_name : file;
-      return library;
-    }
-    const char* const error = ::dlerror();
-    why += fmt::format("{}{}", why.empty() ? "" : "; ", error == nullptr ? file : error);
-  }
-  return Status(Code::unsupported, "no plugin can be opened: {}", why);
+Result<Plugin> find_plugin(const std::string& name, const std::string& prefix,
+                           const PluginInterface& of) {
+  using Key = std::tuple<std::string, std::string, std::string>;
+  static std::mutex mutex;
+  static auto* const known = new std::map<Key, Result<Plugin>>;
+  std::lock_guard lock(mutex);
+  Key key(name, prefix, of.symbol);
+  if (const auto found = known->find(key); found != known->end()) return found->second;
+  return known->emplace(std::move(key), look_for(name, prefix, of)).first->second;
 }
 
-void* PluginLibrary::find(const std::string& symbol) const {
-  return ::dlsym(handle_, symbol.c_str());
+void warn_of_plugin(const std::string& text) {
+  static std::mutex mutex;
+  static auto* const told = new std::set<std::string>;
+  std::lock_guard lock(mutex);
+  if (told->insert(text).second) log::warn("{}", text);
 }
 
 }  // namespace railccl

@@ -25,20 +25,26 @@ using PluginLogger = void (*)(int level, unsigned long topics, const char* file,
                               const char* format, ...);
 PluginLogger plugin_logger();
 
-class PluginLibrary {
- public:
-  /// Opens the first of plugin_files() that can be opened. Fails with unsupported, and the loader's
-  /// words for each file.
-  static Result<PluginLibrary> open(std::string_view name, std::string_view prefix);
-  /// Null when it has none of that name.
-  void* find(const std::string& symbol) const;
-  /// The file that was opened, as the loader found it.
-  const std::string& file() const { return file_; }
-
- private:
-  void* handle_ = nullptr;
-  std::string file_;
+/// One of NCCL's interfaces: of version 5 of ours, `symbol` with a 5 is the table of functions.
+struct PluginInterface {
+  const char* symbol;  // "ncclTunerPlugin_v"
+  int oldest, newest;
 };
+
+/// What an opened library has of an interface: the newest version of ours.
+struct Plugin {
+  int version = 0;
+  const void* functions = nullptr;
+  std::string file;  // as the loader found it
+};
+
+/// Opens the first of plugin_files() that can be opened. Looked for once per process: whoever asks
+/// again gets the same answer. Fails with unsupported, and the loader's words for each file, or the
+/// versions that it lacks.
+Result<Plugin> find_plugin(const std::string& name, const std::string& prefix,
+                           const PluginInterface& of);
+/// To the log, but once per process: every communicator finds the same out anew.
+void warn_of_plugin(const std::string& text);
 
 /// The files that a name may mean, as NCCL tries them. With the prefix "libnccl-net": empty means
 /// libnccl-net.so, a path or a file's name itself, and "ofi" the file ofi, then libnccl-net-ofi.so.

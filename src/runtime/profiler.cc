@@ -9,8 +9,6 @@
 #include <cctype>
 #include <cstdint>
 #include <cstring>
-#include <map>
-#include <mutex>
 #include <utility>
 
 #include "base/log.h"
@@ -21,6 +19,8 @@ namespace {
 
 using namespace profiler_abi;
 using Kind = ProfiledEvent::Kind;
+
+constexpr PluginInterface kInterface{"ncclProfiler_v", Profiler::kOldest, Profiler::kNewest};
 
 int bit_of(Kind kind) {
   switch (kind) {
@@ -260,41 +260,13 @@ class Adapter final : public Profiler {
   bool begun_ = false;
 };
 
-/// An opened library: the newest version of the interface that it has.
-struct Found {
-  int version = 0;
-  const void* plugin = nullptr;
-  std::string file;
-};
-
-/// Looked for once per process.
-Result<Found> look_for(const std::string& name) {
-  static std::mutex mutex;
-  static auto* const known = new std::map<std::string, Result<Found>>;
-  std::lock_guard lock(mutex);
-  if (const auto found = known->find(name); found != known->end()) return found->second;
-  const auto look = [&]() -> Result<Found> {
-    RAILCCL_TRY(const PluginLibrary library, PluginLibrary::open(name, "libnccl-profiler"));
-    for (int version = Profiler::kNewest; version >= Profiler::kOldest; version--) {
-      const void* const plugin = library.find(fmt::format("ncclProfiler_v{}", version));
-      if (plugin != nullptr) return Found{version, plugin, library.file()};
-    }
-    return Status(Code::unsupported, "{} has no ncclProfiler_v{} to v{}", library.file(),
-                  Profiler::kOldest, Profiler::kNewest);
-  };
-  Result<Found> found = look();
-  if (!found.is_ok() && !name.empty())
-    log::warn("NCCL_PROFILER_PLUGIN={}: {}", name, found.status().text());
-  return known->emplace(name, std::move(found)).first->second;
-}
-
 template <int kVersion>
-std::unique_ptr<Profiler> adapt(const Found& found, const ProfiledRank& whose) {
+std::unique_ptr<Profiler> adapt(const railccl::Plugin& found, const ProfiledRank& whose) {
   return std::make_unique<Adapter<kVersion>>(
-      static_cast<const typename Abi<kVersion>::Plugin*>(found.plugin), found.file, whose);
+      static_cast<const typename Abi<kVersion>::Plugin*>(found.functions), found.file, whose);
 }
 
-std::unique_ptr<Profiler> adapt_any(const Found& found, const ProfiledRank& whose) {
+std::unique_ptr<Profiler> adapt_any(const railccl::Plugin& found, const ProfiledRank& whose) {
   switch (found.version) {
     case 1:
       return adapt<1>(found, whose);
@@ -315,8 +287,15 @@ Result<std::unique_ptr<Profiler>> Profiler::open(const Settings& settings,
                                                  const ProfiledRank& whose) {
   if (plugin_names(settings.profiler_plugin).empty() && !settings.profiler_plugin.empty())
     return Status(Code::unsupported, "NCCL_PROFILER_PLUGIN is none");
-  RAILCCL_TRY(const Found found, look_for(settings.profiler_plugin));
-  std::unique_ptr<Profiler> profiler = adapt_any(found, whose);
+  const auto found = find_plugin(settings.profiler_plugin, "libnccl-profiler", kInterface);
+  if (!found.is_ok()) {
+    // Nobody asked for the default one: that it is not there is no news.
+    if (!settings.profiler_plugin.empty())
+      warn_of_plugin(fmt::format("NCCL_PROFILER_PLUGIN={}: {}", settings.profiler_plugin,
+                                 found.status().text()));
+    return found.status();
+  }
+  std::unique_ptr<Profiler> profiler = adapt_any(*found, whose);
   RAILCCL_CHECK(profiler->begin());
   return profiler;
 }

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <map>
 
 #include "base/log.h"
 #include "runtime/tuner_abi.h"
@@ -19,6 +18,7 @@ using Table = std::array<float, size_t{kAlgorithms} * kProtocols>;
 constexpr std::array<int, Tuner::kNames.size()> kRows = {kTree, kRing, kPat};
 constexpr std::array<const char*, kAlgorithms> kRowNames = {
     "tree", "ring", "collnet_direct", "collnet_chain", "nvls", "nvls_tree", "pat"};
+constexpr PluginInterface kInterface{"ncclTunerPlugin_v", Tuner::kOldest, Tuner::kNewest};
 constexpr float kUsPerSecond = 1e6F;
 
 /// Is that a price? Also what is no number at all forbids an algorithm.
@@ -126,47 +126,27 @@ class Adapter final : public Tuner {
   bool begun_ = false;
 };
 
-/// An opened library: the newest version of the interface that it has.
-struct Found {
-  int version = 0;
-  const void* plugin = nullptr;
-  std::string file;
-};
-
-Result<Found> look_into(std::string_view name, std::string_view prefix) {
-  RAILCCL_TRY(const PluginLibrary library, PluginLibrary::open(name, prefix));
-  for (int version = Tuner::kNewest; version >= Tuner::kOldest; version--) {
-    const void* const plugin = library.find(fmt::format("ncclTunerPlugin_v{}", version));
-    if (plugin != nullptr) return Found{version, plugin, library.file()};
-  }
-  return Status(Code::unsupported, "{} has no ncclTunerPlugin_v{} to v{}", library.file(),
-                Tuner::kOldest, Tuner::kNewest);
-}
-
 /// What the variables stand for: a tuner's library, or else the network plugin's, which may have a
-/// tuner, too. Looked for once per process.
-Result<Found> look_for(const Settings& settings) {
-  static std::mutex mutex;
-  static auto* const known = new std::map<std::pair<std::string, std::string>, Result<Found>>;
-  std::lock_guard lock(mutex);
-  const std::pair key(settings.tuner_plugin, settings.net_plugin);
-  if (const auto found = known->find(key); found != known->end()) return found->second;
-  Result<Found> found = look_into(settings.tuner_plugin, "libnccl-tuner");
+/// tuner, too.
+Result<railccl::Plugin> look_for(const Settings& settings) {
+  auto found = find_plugin(settings.tuner_plugin, "libnccl-tuner", kInterface);
   if (!found.is_ok() && !settings.tuner_plugin.empty())
-    log::warn("NCCL_TUNER_PLUGIN={}: {}", settings.tuner_plugin, found.status().text());
+    warn_of_plugin(
+        fmt::format("NCCL_TUNER_PLUGIN={}: {}", settings.tuner_plugin, found.status().text()));
   std::vector<std::string> networks = plugin_names(settings.net_plugin);
   if (settings.net_plugin.empty()) networks.emplace_back();
   for (const std::string& network : networks) {
     if (found.is_ok()) break;
-    if (auto other = look_into(network, "libnccl-net"); other.is_ok()) found = std::move(other);
+    if (auto other = find_plugin(network, "libnccl-net", kInterface); other.is_ok())
+      found = std::move(other);
   }
-  return known->emplace(key, std::move(found)).first->second;
+  return found;
 }
 
 template <int kVersion>
-std::unique_ptr<Tuner> adapt(const Found& found) {
+std::unique_ptr<Tuner> adapt(const railccl::Plugin& found) {
   return std::make_unique<Adapter<kVersion>>(
-      static_cast<const typename Abi<kVersion>::Plugin*>(found.plugin), found.file);
+      static_cast<const typename Abi<kVersion>::Plugin*>(found.functions), found.file);
 }
 
 }  // namespace
@@ -174,7 +154,7 @@ std::unique_ptr<Tuner> adapt(const Found& found) {
 Result<std::unique_ptr<Tuner>> Tuner::find(const Settings& settings) {
   if (plugin_names(settings.tuner_plugin).empty() && !settings.tuner_plugin.empty())
     return Status(Code::unsupported, "NCCL_TUNER_PLUGIN is none");
-  RAILCCL_TRY(const Found found, look_for(settings));
+  RAILCCL_TRY(const railccl::Plugin found, look_for(settings));
   switch (found.version) {
     case 2:
       return adapt<2>(found);

@@ -39,6 +39,9 @@ class PathStart {
   virtual Status meet(std::span<const std::byte> card) = 0;
   /// Once met: is it known to carry bytes? Fails when it never will.
   virtual Result<bool> proven() = 0;
+  /// May the connecting side find it broken where the accepting one has it proven? Then that one
+  /// waits for the connecting side's word.
+  virtual bool waits_for_word() const { return false; }
   /// The proven path, with the connection over which it was made. Once.
   virtual std::unique_ptr<NicPath> finish(UniqueFd connection, bool one_of_several) = 0;
 };
@@ -74,6 +77,12 @@ class PathMaker {
   virtual Result<std::unique_ptr<PathStart>> start(const TcpPath& path) = 0;
   /// The accepting side's, for a connecting one with that card.
   virtual Result<std::unique_ptr<PathStart>> answer(std::span<const std::byte> card) = 0;
+
+  /// The end of a path that is the connection itself, for a link that has no path of the maker's
+  /// own kind. Its card tells the other side, whose answer() is such an end, too. Null: there is
+  /// none.
+  virtual std::unique_ptr<PathStart> plain() { return nullptr; }
+  virtual bool is_plain(std::span<const std::byte>) const { return false; }
 
   /// Descriptors to be watched for readability; on_descriptor() is told of it.
   virtual std::vector<int> descriptors() const { return {}; }

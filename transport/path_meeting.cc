@@ -57,7 +57,26 @@ void PathTransport::dial(Line& line) {
     if (first.is_ok()) first = status;
   }
   // One that could not begin is tried again.
-  if (!any) link.fail(first.text(), Code::system);
+  if (!any && !fall_back(line, first.text())) link.fail(first.text(), Code::system);
+}
+
+// Where no path of the maker's kind comes about, the connections themselves are the paths, if it
+// can make do with them. False when it cannot, or when they cannot begin either.
+bool PathTransport::fall_back(Line& line, const std::string& why) {
+  if (line.plain || !maker_->plain()) return false;
+  line.plain = true;
+  const int peer = line.link->peer();
+  if (plain_peers_.insert(peer).second)
+    log::warn("{}: rank {}: no path to rank {}: {}; its bytes go by TCP instead", name(),
+              context_.rank, peer, why);
+  for (size_t i = 0; i < watched_.size(); i++)
+    if (watched_[i].kind == Watched::Kind::dial && watched_[i].link == line.link.get()) drop(i);
+  bool any = false;
+  for (size_t lane = 0; lane < line.redials.size(); lane++) {
+    line.redials[lane] = Line::Redial();
+    any |= dial_lane(line, static_cast<int>(lane), false).is_ok();
+  }
+  return any;
 }
 
 // The path itself where a connection can be made by it, else any.
@@ -84,7 +103,12 @@ Status PathTransport::dial_lane(Line& line, int lane, bool anew) {
   const bool same_host = host_ids_[static_cast<size_t>(link.peer())] == context_.host_id;
   const std::optional<TcpPath> control = control_path(path, address, same_host);
   if (!control) return Status(Code::unsupported, "no address of it can be reached from ours");
-  RAILCCL_TRY(std::unique_ptr<PathStart> start, maker_->start(path));
+  std::unique_ptr<PathStart> start;
+  if (line.plain) {
+    start = maker_->plain();
+  } else {
+    RAILCCL_TRY(start, maker_->start(path));
+  }
   RAILCCL_TRY(UniqueFd socket,
               tcp_connect(*control, address.control.port, context_.settings.timeout_ms));
   const size_t index = new_entry(Watched::Kind::dial);
@@ -119,12 +143,16 @@ void PathTransport::dial_failed(size_t index, const std::string& why, Code code)
   TcpLink* const link = entry.link;
   const int lane = entry.hello.lane;
   const bool gone = entry.anew && code == Code::remote;
+  const bool met = entry.met;  // somebody is there, but the path itself is not
   drop(index);
   Line& line = line_of(*link);
   line.redials[static_cast<size_t>(lane)].dialling = false;
-  const bool hope = link->ever_connected() ||
-                    std::any_of(line.redials.begin(), line.redials.end(),
-                                [](const Line::Redial& redial) { return redial.dialling; });
+  line.redials[static_cast<size_t>(lane)].hopeless |= met;
+  const bool hope =
+      link->ever_connected() ||
+      std::any_of(line.redials.begin(), line.redials.end(),
+                  [](const Line::Redial& redial) { return redial.dialling && !redial.hopeless; });
+  if (!gone && !hope && met && fall_back(line, why)) return;
   if (gone || !hope) link->fail(why, code);
 }
 
@@ -207,10 +235,13 @@ void PathTransport::advance_dial(size_t index) {
                                  answer->sockets, entry.hello.sockets));
     return drop(index);
   }
-  const Status status =
-      entry.start->meet(std::span(entry.heard).subspan(kTcpAnswerBytes, maker_->card_bytes()));
-  if (!status.is_ok()) return dial_failed(index, status.text(), status.code());
+  const auto card = std::span(entry.heard).subspan(kTcpAnswerBytes, maker_->card_bytes());
   entry.met = true;
+  const bool plain = line_of(*entry.link).plain;
+  const Status status = plain == maker_->is_plain(card)
+                            ? entry.start->meet(card)
+                            : Status(Code::remote, Scope::link, "it has none; its log says why");
+  if (!status.is_ok()) return dial_failed(index, status.text(), status.code());
   entry.deadline_ns = now_ns() + 1'000'000 * (entry.anew ? kReproofMs : kProofMs);
   look_for_proof();
 }
@@ -259,12 +290,7 @@ void PathTransport::welcome(size_t index, const TcpHello& hello) {
   const auto card = std::span(entry.heard).subspan(kTcpHelloBytes, maker_->card_bytes());
   auto start = maker_->answer(card);
   const Status met = start.is_ok() ? (*start)->meet(card) : start.status();
-  if (!met.is_ok()) {
-    drop(index);
-    complain(fmt::format("rank {} gets no path: {}", hello.from, met.text()));
-    if (!link->striped()) link->fail(met.text(), met.code());
-    return;
-  }
+  if (!met.is_ok()) return refuse(index, hello, link, met);
   const ssize_t sent = say(entry.socket.get(), answer, (*start)->card());
   if (sent != static_cast<ssize_t>(answer.size() + maker_->card_bytes())) {
     drop(index);
@@ -279,13 +305,24 @@ void PathTransport::welcome(size_t index, const TcpHello& hello) {
   look_for_proof();
 }
 
+// The far end is told when it may come again without a path of the maker's kind.
+void PathTransport::refuse(size_t index, const TcpHello& hello, TcpLink* link, const Status& why) {
+  complain(fmt::format("rank {} gets no path: {}", hello.from, why.text()));
+  const std::unique_ptr<PathStart> plain = maker_->plain();
+  if (plain)
+    (void)say(watched_[index].socket.get(),
+              encode(TcpAnswer{static_cast<uint16_t>(sockets_), proof_of(hello)}), plain->card());
+  drop(index);
+  if (!plain && !link->striped()) link->fail(why.text(), why.code());
+}
+
 // Paths that are known to carry bytes are their links' from now on.
 void PathTransport::look_for_proof() {
   for (size_t i = 0; i < watched_.size(); i++) {
     Watched& entry = watched_[i];
     if (!entry.met) continue;
     const Result<bool> proven = entry.start->proven();
-    if (proven.is_ok() && !*proven) continue;
+    if (proven.is_ok() && !(*proven && agree(&entry))) continue;
     news_ = true;
     if (proven.is_ok()) {
       if (entry.kind == Watched::Kind::dial)
@@ -298,6 +335,17 @@ void PathTransport::look_for_proof() {
       drop(i);
     }
   }
+}
+
+// The connecting side says the word, and the accepting one waits for it, where only both together
+// know that a path is good.
+bool PathTransport::agree(Watched* entry) {
+  if (entry->agreed || !entry->start->waits_for_word()) return true;
+  std::byte word{};
+  entry->agreed = entry->kind == Watched::Kind::dial
+                      ? send(entry->socket.get(), &word, 1, MSG_NOSIGNAL) == 1
+                      : recv(entry->socket.get(), &word, 1, MSG_DONTWAIT) == 1;
+  return entry->agreed;
 }
 
 void PathTransport::adopt(size_t index, TcpLink* link, const TcpHello& hello) {

@@ -23,6 +23,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -110,6 +111,7 @@ class PathTransport final : public Transport {
     bool said_hello = false;           // dial
     std::unique_ptr<PathStart> start;  // dial and stranger
     bool met = false;                  // start has the far end's card
+    bool agreed = false;               // both ends know that it is proven
     bool left = false;                 // met, and then the far end has hung up
     uint32_t events = 0;               // as they came; a lane looks at those before it was one
     int descriptor = -1;               // maker
@@ -126,10 +128,12 @@ class PathTransport final : public Transport {
     std::vector<TcpPath> paths;  // where this rank connects
     struct Redial {
       bool dialling = false;
+      bool hopeless = false;  // connections are made by it, but paths are not
       int64_t next_ns = 0;
       int64_t pause_ns = kRedialNs;
     };
     std::vector<Redial> redials;  // by lane
+    bool plain = false;           // its paths are the connections themselves, for want of others
   };
 
   Line& find_line(int peer, int channel);
@@ -138,6 +142,7 @@ class PathTransport final : public Transport {
   void dial(Line& line);
   Status dial_lane(Line& line, int lane, bool anew);
   void dial_failed(size_t index, const std::string& why, Code code = Code::remote);
+  bool fall_back(Line& line, const std::string& why);
   void keep_up(int64_t now_ns);
   void forget(const TcpLink* link, int path);
   int64_t rest_us(int64_t timeout_us) const;
@@ -153,9 +158,11 @@ class PathTransport final : public Transport {
   void advance_dial(size_t index);
   void advance_stranger(size_t index);
   void look_for_proof();
+  static bool agree(Watched* entry);
   void go_on();
   bool hear(Watched* entry, size_t bytes);
   void note_leaving(Watched* entry);
+  void refuse(size_t index, const TcpHello& hello, TcpLink* link, const Status& why);
   void welcome(size_t index, const TcpHello& hello);
   void adopt(size_t index, TcpLink* link, const TcpHello& hello);
   void sweep();
@@ -188,6 +195,7 @@ class PathTransport final : public Transport {
   bool accept_later_ = false;
   bool news_ = false;  // events came since the last wait
   int complaints_ = 0;
+  std::set<int> plain_peers_;  // some link to which has fallen back
   unsigned polls_ = 0;
 };
 

@@ -2,7 +2,7 @@
 // are the connections themselves.
 #include "transport/path_maker.h"
 #include "transport/registry.h"
-#include "transport/socket_path.h"
+#include "transport/socket_start.h"
 #include "transport/tcp_socket.h"
 
 namespace railccl::transport {
@@ -28,24 +28,7 @@ class SocketMaker final : public PathMaker {
   Result<std::unique_ptr<PathStart>> answer(std::span<const std::byte>) override { return start(); }
 
  private:
-  class Start final : public PathStart {
-   public:
-    explicit Start(const std::vector<TcpEndpoint>* ours) : ours_(ours) {}
-    std::span<const std::byte> card() const override { return {}; }
-    Status meet(std::span<const std::byte>) override { return ok(); }
-    Result<bool> proven() override { return true; }
-    std::unique_ptr<NicPath> finish(UniqueFd connection, bool one_of_several) override {
-      std::string nic;
-      std::string name = tcp_peer_text(connection.get(), *ours_, &nic);
-      tcp_tie_accepted(connection.get(), *ours_, nic);
-      return std::make_unique<SocketPath>(std::move(connection), std::move(nic), std::move(name),
-                                          one_of_several);
-    }
-
-   private:
-    const std::vector<TcpEndpoint>* ours_;
-  };
-  std::unique_ptr<PathStart> start() const { return std::make_unique<Start>(&endpoints_); }
+  std::unique_ptr<PathStart> start() const { return make_socket_start(&endpoints_, {}); }
 
   const std::vector<TcpEndpoint> endpoints_;
   const int sockets_;

@@ -6,6 +6,9 @@
 // when a packet of full size has passed by RDMA (verbs_path.h). The connection goes by the port's
 // own interface where it has an address that both can use, else by any.
 //
+// Where a link gets no path of RDMA at all, because none passes or one side cannot have any, its
+// connections are its paths, as in tcp; unless NCCL_NET=IB asks for RDMA alone.
+//
 // A port is known by its GID, which is an address: of the interface on RoCE, of the port on
 // InfiniBand, whose subnets have prefixes of their own. So tcp's rules for pairing interfaces pair
 // ports, too: equal subnets, and so equal rails, first.
@@ -17,6 +20,7 @@
 #include "base/log.h"
 #include "transport/path_maker.h"
 #include "transport/registry.h"
+#include "transport/socket_start.h"
 #include "transport/verbs_path.h"
 
 namespace railccl::transport {
@@ -51,6 +55,8 @@ class VerbsStart final : public PathStart {
     if (proven.is_ok()) return proven;
     return proven.status().context("no RDMA packet passes, though TCP does");
   }
+  // Our packets may pass while theirs, which say so, do not.
+  bool waits_for_word() const override { return true; }
   std::unique_ptr<NicPath> finish(UniqueFd connection, bool one_of_several) override {
     path_->keep(std::move(connection), one_of_several);
     return std::move(path_);
@@ -65,10 +71,12 @@ class VerbsStart final : public PathStart {
 class VerbsMaker final : public PathMaker {
  public:
   VerbsMaker(std::vector<std::unique_ptr<VerbsPort>> ports, std::vector<TcpEndpoint> endpoints,
-             const Settings& settings)
+             std::vector<TcpEndpoint> control, const Settings& settings)
       : ports_(std::move(ports)),
         endpoints_(std::move(endpoints)),
-        queue_pairs_(static_cast<int>(settings.ib_qps)) {
+        control_(std::move(control)),
+        queue_pairs_(static_cast<int>(settings.ib_qps)),
+        verbs_only_(!settings.net.empty()) {
     habits_.traffic_class = static_cast<int>(settings.ib_traffic_class);
     habits_.service_level = static_cast<int>(settings.ib_service_level);
     habits_.retries = static_cast<int>(settings.ib_retries);
@@ -102,9 +110,23 @@ class VerbsMaker final : public PathMaker {
     return start(ours, gid_of(path.to.address.address), true);
   }
   Result<std::unique_ptr<PathStart>> answer(std::span<const std::byte> card) override {
+    if (is_plain(card)) {
+      std::unique_ptr<PathStart> start = plain();
+      if (start) return start;
+      return Status(Code::remote, Scope::link, "NCCL_NET allows no TCP in place of RDMA here");
+    }
     const std::optional<VerbsCard> theirs = decode_verbs_card(card);
     if (!theirs) return Status(Code::remote, Scope::link, "its RDMA card is malformed");
     return start(theirs->far_gid, theirs->gid, false);
+  }
+
+  std::unique_ptr<PathStart> plain() override {
+    if (verbs_only_) return nullptr;
+    const VerbsCardBytes card = plain_verbs_card();
+    return make_socket_start(&control_, {card.begin(), card.end()});
+  }
+  bool is_plain(std::span<const std::byte> card) const override {
+    return is_plain_verbs_card(card);
   }
 
   std::vector<int> descriptors() const override {
@@ -140,7 +162,9 @@ class VerbsMaker final : public PathMaker {
 
   const std::vector<std::unique_ptr<VerbsPort>> ports_;
   const std::vector<TcpEndpoint> endpoints_;
+  const std::vector<TcpEndpoint> control_;  // where connections end
   const int queue_pairs_;
+  const bool verbs_only_;
   VerbsHabits habits_;
 };
 
@@ -180,8 +204,8 @@ Result<std::unique_ptr<Transport>> create(const Context& context) {
   for (const auto& port : *ports)
     log::info("verbs: rank {} uses {} ({}, GID {} {})", context.rank, port->name(),
               port->interface(), port->gid().index, text_of(address_of(port->gid().gid).address));
-  auto maker =
-      std::make_unique<VerbsMaker>(std::move(ports).value(), std::move(places), context.settings);
+  auto maker = std::make_unique<VerbsMaker>(std::move(ports).value(), std::move(places), control,
+                                            context.settings);
   return make_path_transport(context, std::move(control), std::move(maker));
 }
 

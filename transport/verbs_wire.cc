@@ -11,7 +11,8 @@ namespace railccl::transport {
 namespace {
 
 constexpr std::string_view kAddressMagic = "rvb1";
-constexpr uint32_t kCardMagic = 0x76636c72;  // "rlcv"
+constexpr uint32_t kCardMagic = 0x76636c72;   // "rlcv"
+constexpr uint32_t kPlainMagic = 0x70636c72;  // "rlcp"
 constexpr uint16_t kVersion = 1;
 constexpr uint32_t kGrant = uint32_t{1} << 31;
 constexpr uint32_t kBytesBits = 24;
@@ -90,6 +91,19 @@ std::optional<VerbsCard> decode_verbs_card(std::span<const std::byte> bytes) {
       card.messages < 16 || card.mtu < kMtuMin || card.mtu > kMtuMax)
     return std::nullopt;
   return card;
+}
+
+// plain card: magic 4, version 2, nothing 66, check 8
+VerbsCardBytes plain_verbs_card() {
+  VerbsCardBytes bytes{};
+  put<uint32_t>(&bytes[0], kPlainMagic);
+  put<uint16_t>(&bytes[4], kVersion);
+  put<uint64_t>(&bytes[72], hash_bytes(bytes.data(), 72));
+  return bytes;
+}
+
+bool is_plain_verbs_card(std::span<const std::byte> bytes) {
+  return std::ranges::equal(bytes, plain_verbs_card());
 }
 
 uint32_t encode(const VerbsImmediate& immediate) {

@@ -50,6 +50,10 @@ inline constexpr uint32_t kVerbsRingMin = 64 << 10, kVerbsRingMax = 8 << 20;
 VerbsCardBytes encode(const VerbsCard& card);
 std::optional<VerbsCard> decode_verbs_card(std::span<const std::byte> bytes);
 
+/// The card of an end that has no RDMA for the path: the connection has to do.
+VerbsCardBytes plain_verbs_card();
+bool is_plain_verbs_card(std::span<const std::byte> bytes);
+
 /// The immediate of a message: how many bytes it added to the ring, or how many bytes and messages
 /// more the far end may send.
 struct VerbsImmediate {

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Runs in the guest: rails that fail while an all-reduce over verbs goes round. A switch that swallows
-everything without an error, a cable that comes out (an event of the port), one packet in a hundred
-lost: every result of every iteration is right, no iteration waits long, and the log says what it was.
+everything without an error, a cable that comes out (an event of the port), queue pairs that fail, one
+packet in a hundred lost: every result of every iteration is right, no iteration waits long, and the log
+says what it was.
 
     faults_test.py FOLDER_OF_PROGRAMS
 """
 import json
-import pathlib
 import re
 import statistics
 import subprocess
@@ -15,10 +15,12 @@ import threading
 import time
 
 import hosts
+import queue_pairs
 
 # Far above what it takes to notice and to go on: emulated, all cores wait for each other.
 STALL_MAX_US = 20e6 if hosts.EMULATED else 2e6
 SIZE, ITERATIONS = ("512K", 12) if hosts.EMULATED else ("2M", 40)
+PER_HOST = 2
 FLOWING = 4 << 20  # bytes: a few iterations
 
 
@@ -41,25 +43,25 @@ def link(host, rail, state):
     subprocess.run(["ip", "link", "set", ends(host, rail)[1], "up"], check=True)
 
 
-def carried():
-    return sum(int(pathlib.Path(f"/sys/class/net/h{host}r{rail}/statistics/tx_bytes").read_text())
-               for host in range(hosts.HOSTS) for rail in range(hosts.RAILS))
-
-
 def play(script, ranks):
     """(seconds after data began to flow, host, rail, state)."""
-    before = carried()
-    while carried() - before < FLOWING and ranks.running():
+    before = hosts.carried()
+    while hosts.carried() - before < FLOWING and ranks.running():
         time.sleep(0.05)
     began = time.monotonic()
     for at, host, rail, state in script:
         time.sleep(max(0, began + at - time.monotonic()))
-        link(host, rail, state)
+        if state == "kill":
+            for rank in range(host * PER_HOST, (host + 1) * PER_HOST):
+                if ranks.running():
+                    queue_pairs.kill(ranks.processes[rank].pid, f"h{host}r{rail}")
+        else:
+            link(host, rail, state)
 
 
 def survives(program, what, script, told):
     ranks = hosts.Ranks([program, "all_reduce", "-b", SIZE, "-e", SIZE, "-n", str(ITERATIONS), "-w",
-                         "1", "--each", "--json", "-T", "120"], 2, {"NCCL_DEBUG": "INFO"})
+                         "1", "--each", "--json", "-T", "120"], PER_HOST, {"NCCL_DEBUG": "INFO"})
     faults = threading.Thread(target=play, args=(script, ranks))
     faults.start()
     codes, outputs = ranks.finish(120)
@@ -88,6 +90,8 @@ def main():
              r"verbs: rank \d: the path by h\dr0 to rank \d .* (silent|broken)")
     survives(program, "a cable out", [(0.1, 0, 1, "down"), (3, 0, 1, "mend")],
              r"the path by h0r1 to rank \d .* is broken \(h0r1 is not active")
+    survives(program, "queue pairs killed", [(0.1, 1, 0, "kill"), (0.4, 2, 1, "kill")],
+             r"the path by h1r0 to rank \d .* is broken \(.*the queue pair had failed before")
     survives(program, "one packet in a hundred lost",
              [(0, host, rail, "1%") for host, rail in every], None)
 

@@ -10,17 +10,25 @@ HOSTS, RAILS = int(os.environ["GUEST_HOSTS"]), int(os.environ["GUEST_RAILS"])
 EMULATED = os.environ["GUEST_EMULATED"] == "1"
 
 
-class Ranks:
-    """One process per rank, `per_host` on each host, in the environment that torchrun would give."""
+def carried():
+    """Bytes that have left by all NICs of all hosts."""
+    return sum(int(pathlib.Path(f"/sys/class/net/h{host}r{rail}/statistics/tx_bytes").read_text())
+               for host in range(HOSTS) for rail in range(RAILS))
 
-    def __init__(self, words, per_host, environment=None, port=29500):
+
+class Ranks:
+    """One process per rank, `per_host` on each host, in the environment that torchrun would give.
+    `before`: by host, words of a program that runs the rest."""
+
+    def __init__(self, words, per_host, environment=None, port=29500, before=None):
         self.processes, self.outputs = [], []
         for rank in range(HOSTS * per_host):
             own = {"RANK": rank, "LOCAL_RANK": rank % per_host, "WORLD_SIZE": HOSTS * per_host,
                    "MASTER_ADDR": "10.77.0.1", "MASTER_PORT": port, **(environment or {})}
             self.outputs.append(tempfile.TemporaryFile("w+"))
             self.processes.append(subprocess.Popen(
-                [MAIN, "on_host", str(rank // per_host), *words], stdin=subprocess.DEVNULL,
+                [MAIN, "on_host", str(rank // per_host),
+                 *(before or {}).get(rank // per_host, []), *words], stdin=subprocess.DEVNULL,
                 stdout=self.outputs[-1], stderr=subprocess.STDOUT,
                 env={**os.environ, **{name: str(value) for name, value in own.items()}}))
 

@@ -3,8 +3,12 @@
 //
 //   link_speed RAILS bandwidth BYTES MESSAGES     MB/s (10^6) of messages that are received
 //   link_speed RAILS latency BYTES ROUNDS         us one way: median of half a round trip
+//   link_speed RAILS cleared_bandwidth|cleared_latency BYTES COUNT
+//                                                 the same with a clear-to-send before each message
 //
-// Ranks spin, as perftest does.
+// Ranks spin, as perftest does. The links grant credit ahead; what that is worth shows beside the
+// cleared kinds, where the sender asks, in a byte, and the receiver answers, in another, before
+// each message, as a rendezvous does.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -75,6 +79,15 @@ class Rank {
       if (*got == 0) progress();
     }
   }
+  /// The round trip before a message that waits for a clear-to-send, of both sides.
+  void ask_to_send() {
+    send(word_);
+    receive(&word_);
+  }
+  void clear_to_send() {
+    receive(&word_);
+    send(word_);
+  }
   void settle() {
     while (!transport_->settled()) progress();
   }
@@ -88,37 +101,49 @@ class Rank {
   std::unique_ptr<Transport> transport_;
   Link* link_ = nullptr;
   uint64_t sent_ = 0;
+  std::vector<std::byte> word_ = std::vector<std::byte>(1);
 };
 
-double bandwidth(Rank* from, Rank* to, size_t bytes, int messages) {
+double bandwidth(Rank* from, Rank* to, size_t bytes, int messages, bool cleared) {
   std::vector<std::byte> source(bytes), destination(bytes), answer(1);
   std::thread receiver([&] {
-    for (int i = 0; i < messages + 1; i++) to->receive(&destination);
+    for (int i = 0; i < messages + 1; i++) {
+      if (cleared) to->clear_to_send();
+      to->receive(&destination);
+    }
     to->send(answer);
     to->settle();
   });
-  from->send(source);  // connects
+  const auto send = [&] {
+    if (cleared) from->ask_to_send();
+    from->send(source);
+  };
+  send();  // connects
   const int64_t began = now_ns();
-  for (int i = 0; i < messages; i++) from->send(source);
+  for (int i = 0; i < messages; i++) send();
   from->receive(&answer);
   const int64_t took_ns = now_ns() - began;
   receiver.join();
   return static_cast<double>(bytes) * messages * 1e3 / static_cast<double>(took_ns);
 }
 
-double latency(Rank* from, Rank* to, size_t bytes, int rounds) {
+double latency(Rank* from, Rank* to, size_t bytes, int rounds, bool cleared) {
   std::vector<std::byte> ping(bytes), pong(bytes);
   std::vector<double> times;
   std::thread other([&] {
     for (int i = 0; i < rounds + 1; i++) {
+      if (cleared) to->clear_to_send();
       to->receive(&ping);
+      if (cleared) to->ask_to_send();
       to->send(ping);
     }
     to->settle();
   });
   for (int i = 0; i < rounds + 1; i++) {
     const int64_t began = now_ns();
+    if (cleared) from->ask_to_send();
     from->send(pong);
+    if (cleared) from->clear_to_send();
     from->receive(&pong);
     if (i > 0) times.push_back(static_cast<double>(now_ns() - began) / 2e3);
   }
@@ -131,7 +156,7 @@ double latency(Rank* from, Rank* to, size_t bytes, int rounds) {
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    std::fprintf(stderr, "usage: link_speed RAILS bandwidth|latency BYTES COUNT\n");
+    std::fprintf(stderr, "usage: link_speed RAILS [cleared_]bandwidth|latency BYTES COUNT\n");
     return 2;
   }
   const int rails = std::atoi(argv[1]);
@@ -144,9 +169,11 @@ int main(int argc, char** argv) {
   peers.processes = {1, 1};
   first.meet(peers);
   second.meet(peers);
-  if (std::string_view(argv[2]) == "bandwidth")
-    std::printf("%.1f\n", bandwidth(&first, &second, bytes, count));
+  const std::string_view kind = argv[2];
+  const bool cleared = kind.starts_with("cleared_");
+  if (kind.ends_with("bandwidth"))
+    std::printf("%.1f\n", bandwidth(&first, &second, bytes, count, cleared));
   else
-    std::printf("%.2f\n", latency(&first, &second, bytes, count));
+    std::printf("%.2f\n", latency(&first, &second, bytes, count, cleared));
   return 0;
 }

@@ -210,16 +210,29 @@ class Actor {
   bool good_ = true;
 };
 
-/// One life of a communicator with all its ranks.
-bool live(uint64_t seed, int ranks, int64_t until_ns, Progress& progress) {
+/// Ranks share memory, or in a third of all lives do not; or each is on a host of its own of the
+/// guest of tests/rdma, with NICs on so many rails, and RDMA is all there is.
+Result<Settings> settings_of(uint64_t seed, int rank, int rdma_rails) {
   const bool sockets = seed % 3 == 0;
-  auto settings = Settings::load([&](const char* name) -> const char* {
+  const std::string host = fmt::format("h{}", rank);
+  std::string nics;
+  for (int rail = 0; rail < rdma_rails; rail++)
+    nics += fmt::format("{}{}r{}", rail == 0 ? "=" : ",", host, rail);
+  return Settings::load([&](const char* name) -> const char* {
     const std::string_view variable = name;
     if (variable == "NCCL_SHM_DISABLE") return sockets ? "1" : "0";
     if (variable == "RAILCCL_TIMEOUT_MS") return "60000";
+    if (rdma_rails == 0) return nullptr;
+    if (variable == "NCCL_HOSTID") return host.c_str();
+    if (variable == "NCCL_NET") return "IB";
+    if (variable == "NCCL_IB_HCA" || variable == "NCCL_SOCKET_IFNAME") return nics.c_str();
     return nullptr;
   });
-  auto id = runtime::make_unique_id(*settings);
+}
+
+/// One life of a communicator with all its ranks.
+bool live(uint64_t seed, int ranks, int rdma_rails, int64_t until_ns, Progress& progress) {
+  auto id = runtime::make_unique_id(*settings_of(seed, 0, rdma_rails));
   if (!id.is_ok()) {
     std::fprintf(stderr, "stress: %s\n", id.status().text().c_str());
     return false;
@@ -228,7 +241,7 @@ bool live(uint64_t seed, int ranks, int64_t until_ns, Progress& progress) {
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; r++)
     threads.emplace_back([&, r] {
-      auto joined = Communicator::join(*id, r, ranks, {}, *settings);
+      auto joined = Communicator::join(*id, r, ranks, {}, *settings_of(seed, r, rdma_rails));
       if (!joined.is_ok()) {
         std::fprintf(stderr, "stress: %s\n", joined.status().text().c_str());
         good = false;
@@ -257,15 +270,19 @@ int main(int argc, char** argv) {
   int64_t seconds = 20;
   uint64_t seed = 1;
   int ranks = 4;
+  int rdma_rails = 0;
   CLI::App app{"random calls with checked results"};
   app.add_option("--seconds", seconds, "how long")->check(CLI::Range(1, 86400));
   app.add_option("--seed", seed, "where the random numbers begin");
   app.add_option("--ranks", ranks, "threads as ranks")->check(CLI::Range(1, 64));
+  app.add_option("--rdma-rails", rdma_rails,
+                 "in the guest of tests/rdma: over verbs, hosts of one rank with so many rails")
+      ->check(CLI::Range(0, 8));
   CLI11_PARSE(app, argc, argv);
   railccl::test::Progress progress;
   const int64_t until_ns = railccl::now_ns() + seconds * 1'000'000'000;
   while (railccl::now_ns() < until_ns) {
-    if (!railccl::test::live(seed, ranks, until_ns, progress)) {
+    if (!railccl::test::live(seed, ranks, rdma_rails, until_ns, progress)) {
       std::fprintf(stderr, "stress: failed; run again with --seed %llu --ranks %d\n",
                    static_cast<unsigned long long>(seed), ranks);
       return 1;

@@ -152,6 +152,14 @@ TEST(VerbsWire, CardsReadBackAndBrokenOnesAreRefused) {
   EXPECT_TRUE(refused([](VerbsCard& bad) { bad.messages = 1; }));
 }
 
+TEST(VerbsWire, ACardWithoutRdmaIsNoOther) {
+  const VerbsCardBytes plain = plain_verbs_card();
+  EXPECT_TRUE(is_plain_verbs_card(plain));
+  EXPECT_FALSE(decode_verbs_card(plain));
+  EXPECT_FALSE(is_plain_verbs_card(encode(card())));
+  EXPECT_FALSE(is_plain_verbs_card(std::span(plain).first(plain.size() - 1)));
+}
+
 TEST(VerbsWire, AddressesReadBackAndBrokenOnesAreRefused) {
   const InterfaceAddress first = std::move(parse_address("10.0.0.1/24")).value();
   const InterfaceAddress second = std::move(parse_address("fd00::1/64")).value();

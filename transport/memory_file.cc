@@ -99,6 +99,7 @@ Result<std::shared_ptr<MemoryFile>> MemoryFile::create(size_t bytes) {
   std::shared_ptr<MemoryFile> file(new MemoryFile());
   file->file_ = make_file(whole);
   RAILCCL_TRY(file->mapping_, map_shared(file->fd(), whole));
+  file->registered_ = RegisteredMemory::add(file->data(), file->size());
   file->id_ = registry().next_id.fetch_add(1, std::memory_order_relaxed);
   std::lock_guard lock(registry().mutex);
   registry().files[reinterpret_cast<uintptr_t>(file->data())] = file;
@@ -114,6 +115,7 @@ bool MemoryFile::release(void* address) {
   if (found == registry().files.end()) return false;
   file = std::move(found->second);
   registry().files.erase(found);
+  file->registered_.reset();
   registry().generation.fetch_add(1, std::memory_order_release);
   return true;
 }

@@ -9,6 +9,8 @@
 // Where memfds are not to be had, or half of the process's descriptors are in use, the memory is
 // private, works the same, and is never shared.
 //
+// It is registered memory, too (registered_memory.h), until release().
+//
 // Thread-safe. A file lives until release() and the last shared_ptr; so a find() that races with a
 // release gives a file that is still whole. Ids are never used again within a process.
 #pragma once
@@ -20,6 +22,7 @@
 
 #include "base/owners.h"
 #include "base/status.h"
+#include "transport/registered_memory.h"
 
 namespace railccl::transport {
 
@@ -55,6 +58,7 @@ class MemoryFile {
   UniqueFd file_;
   Mapping mapping_;
   std::atomic<bool> shared_{false};
+  std::shared_ptr<const RegisteredMemory> registered_;  // until release()
 };
 
 /// Maps `bytes` of a descriptor that a peer sent. Code::remote unless it is a memfd of exactly that

@@ -55,6 +55,8 @@ class NicPath : public Path {
   /// "10.0.0.4:5123, eth1": the far end, and our interface.
   virtual const std::string& name() const = 0;
   virtual uint64_t written() const = 0;
+  /// Of the bytes written, how many it needs no more where it was given them.
+  virtual uint64_t released() const { return written(); }
   /// Bytes that were read from it, frames included.
   virtual uint64_t received() const = 0;
   /// What became of it since it was made.

@@ -61,6 +61,9 @@ class PathMaker {
   /// Nothing when the address is malformed.
   virtual std::optional<MetPlaces> read_address(std::string_view address) const = 0;
 
+  /// May paths that are a link's only one go on reading what they were given?
+  virtual bool reads_in_place() const { return false; }
+
   /// Which paths two ranks have, one of each pair of interfaces, best first: tcp's rules.
   virtual std::vector<TcpPath> pairs(const std::vector<TcpEndpoint>& ours,
                                      const std::vector<TcpEndpoint>& theirs, bool same_host) const {

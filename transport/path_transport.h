@@ -54,7 +54,9 @@ class PathTransport final : public Transport {
   Capabilities capabilities() const override {
     const bool several =
         sockets_ > 1 || endpoints_.front().interface != endpoints_.back().interface;
-    return {.load_store = false, .zero_copy = several, .in_place_view = false};
+    return {.load_store = false,
+            .zero_copy = several || maker_->reads_in_place(),
+            .in_place_view = false};
   }
   Address address() const override { return maker_->address({listener_.port, control_}); }
   Status set_peers(const Peers& peers) override;

@@ -269,7 +269,10 @@ Result<size_t> TcpLink::send(std::span<const iovec> ranges) {
   return sent;
 }
 
-uint64_t TcpLink::released() const { return striped() ? sender_.released() : accepted_; }
+uint64_t TcpLink::released() const {
+  if (striped()) return sender_.released();
+  return connected() ? paths_[0].socket->released() : accepted_;
+}
 
 Result<bool> TcpLink::flush() {
   if (abort_->raised()) return abort_->why();

@@ -104,6 +104,7 @@ class VerbsMaker final : public PathMaker {
     return verbs_pairs(ours, theirs, same_host);
   }
 
+  bool reads_in_place() const override { return true; }
   size_t card_bytes() const override { return kVerbsCardBytes; }
   Result<std::unique_ptr<PathStart>> start(const TcpPath& path) override {
     const Gid ours = gid_of(path.from.address.address);

@@ -20,6 +20,9 @@ namespace {
 constexpr uint32_t kPieceBytes = 64 << 10;
 // Room that comes in crumbs is left to become more.
 constexpr uint32_t kCrumbBytes = 4 << 10;
+// Pieces of registered memory from this size on are read in place: copying less costs less than
+// waiting for the far end's device.
+constexpr size_t kInPlaceBytes = 16 << 10;
 constexpr uint32_t kSignalEvery = 16;
 constexpr uint64_t kSignalsPerRing = 4;
 constexpr uint32_t kChain = 8;           // requests handed over at once
@@ -42,6 +45,9 @@ size_t total_of(std::span<const iovec> ranges) {
 
 Result<std::unique_ptr<VerbsPath>> VerbsPath::make(VerbsPort* port, const VerbsHabits& habits,
                                                    const Gid& far_gid) {
+  // Connecting a queue pair by a port that is down has the kernel look for the far end's address
+  // for a second, with this thread; the event may not have been heard yet.
+  port->refresh();
   if (!port->down().empty()) return Status(Code::system, Scope::link, "{}", port->down());
   std::unique_ptr<VerbsPath> path(new VerbsPath(port, habits));
   RAILCCL_TRY(path->ring_, Mirrored::create(kRingBytes));
@@ -82,7 +88,16 @@ VerbsPath::~VerbsPath() {
   // Not for a death: who merely breaks with the path says so.
   if (!broken_.is_ok() && connection_)
     (void)!send(connection_.get(), &kGivenUp, 1, MSG_NOSIGNAL | MSG_DONTWAIT);
-  port_->forget(&queue_pair_);
+  if (broken_.is_ok() || !queue_pair_.queue_pair) {
+    port_->forget(&queue_pair_);
+    return;
+  }
+  VerbsRemains remains;
+  remains.ring = std::move(ring_);
+  remains.out = std::move(out_);
+  remains.ring_memory = std::move(ring_memory_);
+  remains.out_memory = std::move(out_memory_);
+  port_->bury(&queue_pair_, std::move(remains));
 }
 
 Status VerbsPath::connect(const VerbsCard& theirs, bool knocks) {
@@ -237,9 +252,8 @@ bool VerbsPath::post_receives(uint32_t count) {
 VerbsPath::Request VerbsPath::request_of(uint64_t from, uint32_t bytes, uint32_t immediate,
                                          bool signalled) {
   Request made;
-  made.piece.addr = reinterpret_cast<uint64_t>(out_.data()) + (from & (kRingBytes - 1));
-  made.piece.length = bytes;
-  made.piece.lkey = out_memory_->lkey;
+  made.pieces[0] = {reinterpret_cast<uint64_t>(out_.data()) + (from & (kRingBytes - 1)), bytes,
+                    out_memory_->lkey};
   made.request.wr_id = queue_pair_.tag;
   made.request.num_sge = bytes > 0 ? 1 : 0;
   made.request.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
@@ -260,10 +274,30 @@ VerbsPath::Request VerbsPath::request_of(uint64_t from, uint32_t bytes, uint32_t
   return made;
 }
 
+// Has the request read those of its bytes in place that are to be; it begins at `from`.
+void VerbsPath::read_in_place(Request* request, uint64_t from, std::span<const InPlace> in_place) {
+  const ibv_sge copied = request->pieces[0];
+  const uint64_t end = from + copied.length;
+  uint64_t at = from;
+  int count = 0;
+  const auto add = [&](uint64_t address, uint64_t to, uint32_t key) {
+    request->pieces[static_cast<size_t>(count++)] = {address, static_cast<uint32_t>(to - at), key};
+    at = to;
+  };
+  for (const InPlace& part : in_place) {
+    if (part.to <= at || part.from >= end) continue;
+    if (part.from > at) add(copied.addr + (at - from), part.from, copied.lkey);
+    add(reinterpret_cast<uint64_t>(part.data) + (at - part.from), std::min(part.to, end), part.key);
+    request->request.send_flags &= ~static_cast<unsigned>(IBV_SEND_INLINE);
+  }
+  if (at < end) add(copied.addr + (at - from), end, copied.lkey);
+  request->request.num_sge = count;
+}
+
 // Hands requests to the device; breaks the path when it refuses.
 bool VerbsPath::post(std::span<Request> requests) {
   for (size_t i = 0; i < requests.size(); i++) {
-    requests[i].request.sg_list = &requests[i].piece;
+    requests[i].request.sg_list = requests[i].pieces.data();
     requests[i].request.next = i + 1 < requests.size() ? &requests[i + 1].request : nullptr;
   }
   ibv_send_wr* bad = nullptr;
@@ -296,26 +330,45 @@ Result<size_t> VerbsPath::write(std::span<const iovec> ranges) {
     taken += piece;
   }
   if (count == 0) return size_t{0};
-  std::byte* to = out_.data() + (written_ & (kRingBytes - 1));
-  size_t left = taken;
-  for (const iovec& range : ranges) {
-    const size_t bytes = std::min(range.iov_len, left);
-    if (bytes > 0) std::memcpy(to, range.iov_base, bytes);
-    to += bytes;
-    left -= bytes;
-  }
+  InPlaces in_place;
+  const size_t in_places = take_in(ranges, taken, &in_place);
   if (busy_since_ns_ == 0) busy_since_ns_ = now_ns();
   for (uint32_t i = 0; i < count; i++) {
     const uint64_t from = written_;
     const auto bytes = static_cast<uint32_t>(sizes[i]);
     written_ += bytes;
     const bool last = i + 1 == count;
-    chain[i] =
-        request_of(from, bytes, encode(VerbsImmediate{.bytes = bytes}), last && one_of_several_);
+    chain[i] = request_of(from, bytes, encode(VerbsImmediate{.bytes = bytes}),
+                          last && (one_of_several_ || in_places > 0));
+    read_in_place(&chain[i], from, {in_place.data(), in_places});
   }
   messages_left_ -= count;
   if (!post({chain.data(), count})) return broken_;
   return taken;
+}
+
+// The first `bytes` of the ranges, which belong behind what was written: copied to out_, but for
+// those that the device can read where they are. How many these are.
+size_t VerbsPath::take_in(std::span<const iovec> ranges, size_t bytes, InPlaces* in_place) {
+  const bool may = !one_of_several_ && queue_pair_.pieces >= ranges.size();
+  std::byte* to = out_.data() + (written_ & (kRingBytes - 1));
+  uint64_t at = written_;
+  size_t count = 0;
+  for (const iovec& range : ranges) {
+    const size_t part = std::min<uint64_t>(range.iov_len, written_ + bytes - at);
+    const auto key =
+        may && part >= kInPlaceBytes ? port_->lasting_key(range.iov_base, part) : std::nullopt;
+    if (key) {
+      (*in_place)[count++] = {at, at + part, static_cast<const std::byte*>(range.iov_base), *key};
+      if (in_place_end_ <= acknowledged_) in_place_begin_ = at;
+      in_place_end_ = at + part;
+    } else if (part > 0) {
+      std::memcpy(to, range.iov_base, part);
+    }
+    to += part;
+    at += part;
+  }
+  return count;
 }
 
 Result<size_t> VerbsPath::read(std::span<const iovec> ranges) {

@@ -27,13 +27,18 @@
 // end's process is gone, which a queue pair does not notice until it sends. A side that gives the
 // path up says so on it first, so that this is not taken for a death.
 //
-// The bytes wait twice for a processor's copy. To have the device read from and write to users'
-// buffers, sources would have to be registered (and stay until released()), and receivers to tell
-// where a message belongs before it is sent, which a byte stream does not know.
+// Copies: one on each side, into our buffer and out of the far ring. The first is saved for large
+// pieces of registered memory (registered_memory.h) where the path is the link's only one: the
+// device reads them where they are, and they stay until released(). Where there are several,
+// another path may have brought what this one, silent for a while, still means to read, and the
+// source, released, would change under it: the far end could take the wrong bytes. To save the
+// second copy the receiver would have to tell where a message belongs before it is sent, which a
+// byte stream does not know.
 //
 // One thread at a time, that of the transport.
 #pragma once
 
+#include <array>
 #include <deque>
 #include <memory>
 #include <string>
@@ -79,6 +84,9 @@ class VerbsPath final : public NicPath, private VerbsPort::User {
   const std::string& nic() const override { return port_->interface(); }
   const std::string& name() const override { return name_; }
   uint64_t written() const override { return written_; }
+  uint64_t released() const override {
+    return in_place_end_ > acknowledged_ ? std::max(acknowledged_, in_place_begin_) : written_;
+  }
   uint64_t received() const override { return read_; }
   Usage usage() const override;
   void on_events(uint32_t events) override;
@@ -99,9 +107,18 @@ class VerbsPath final : public NicPath, private VerbsPort::User {
   bool post_receives(uint32_t count);
   struct Request {
     ibv_send_wr request{};
-    ibv_sge piece{};
+    std::array<ibv_sge, VerbsPort::kPiecesMax> pieces{};
   };
+  /// A piece of the user's memory that the device reads in place: which bytes of the stream it is.
+  struct InPlace {
+    uint64_t from = 0, to = 0;
+    const std::byte* data = nullptr;
+    uint32_t key = 0;
+  };
+  using InPlaces = std::array<InPlace, VerbsPort::kPiecesMax>;
+  size_t take_in(std::span<const iovec> ranges, size_t bytes, InPlaces* in_place);
   Request request_of(uint64_t from, uint32_t bytes, uint32_t immediate, bool signalled);
+  void read_in_place(Request* request, uint64_t from, std::span<const InPlace> in_place);
   bool post(std::span<Request> requests);
   void grant();
   Status to_ready(const VerbsCard& theirs);
@@ -138,6 +155,8 @@ class VerbsPath final : public NicPath, private VerbsPort::User {
   uint32_t requests_ = 0;     // outstanding
   uint32_t unsignalled_ = 0;  // of them, since the last signalled
   uint64_t signalled_to_ = 0;
+  // Of the bytes written: where those begin, and end, that the device may be reading in place.
+  uint64_t in_place_begin_ = 0, in_place_end_ = 0;
   std::deque<Signal> signals_;
 
   // Receiving.

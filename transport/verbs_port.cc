@@ -154,6 +154,23 @@ Result<VerbsMemory> VerbsPort::enroll(void* address, size_t bytes, bool remote) 
   return memory;
 }
 
+std::optional<uint32_t> VerbsPort::lasting_key(const void* address, size_t bytes) {
+  if (const uint64_t now = RegisteredMemory::generation(); now != lasting_generation_) {
+    lasting_generation_ = now;
+    std::erase_if(lasting_, [](const Lasting& known) { return known.range.expired(); });
+  }
+  for (const Lasting& known : lasting_) {
+    if (!known.where.holds(address, bytes)) continue;
+    return known.memory ? std::optional(known.memory->lkey) : std::nullopt;
+  }
+  const auto range = RegisteredMemory::find(address, bytes);
+  if (!range) return std::nullopt;
+  Result<VerbsMemory> memory = enroll(range->range().data, range->range().size, false);
+  if (!memory.is_ok()) log::info("verbs: copied instead: {}", memory.status().text());
+  lasting_.push_back({range, range->range(), memory.is_ok() ? std::move(memory).value() : nullptr});
+  return lasting_.back().memory ? std::optional(lasting_.back().memory->lkey) : std::nullopt;
+}
+
 Result<size_t> VerbsPort::queue_with_room(uint32_t completions) {
   for (size_t i = 0; i < queues_.size(); i++)
     if (queues_[i].room >= completions) return i;
@@ -176,11 +193,12 @@ Result<VerbsPort::Enrolled> VerbsPort::make_queue_pair(User* user, uint32_t send
   ibv_qp_init_attr attributes{};
   attributes.send_cq = attributes.recv_cq = queues_[queue].queue.get();
   attributes.qp_type = IBV_QPT_RC;
-  attributes.cap = {.max_send_wr = sends,
-                    .max_recv_wr = receives,
-                    .max_send_sge = 1,
-                    .max_recv_sge = 1,
-                    .max_inline_data = kInlineBytes};
+  attributes.cap = {
+      .max_send_wr = sends,
+      .max_recv_wr = receives,
+      .max_send_sge = std::min<uint32_t>(kPiecesMax, static_cast<uint32_t>(device_.max_sge)),
+      .max_recv_sge = 1,
+      .max_inline_data = kInlineBytes};
   Enrolled enrolled;
   enrolled.queue_pair.reset((*verbs_library()).create_qp(domain_.get(), &attributes));
   if (!enrolled.queue_pair) {
@@ -190,6 +208,7 @@ Result<VerbsPort::Enrolled> VerbsPort::make_queue_pair(User* user, uint32_t send
   if (!enrolled.queue_pair)
     return system_error(errno, fmt::format("{}: no queue pair", name_)).widen(Scope::link);
   enrolled.inline_bytes = attributes.cap.max_inline_data;
+  enrolled.pieces = std::min(attributes.cap.max_send_sge, kPiecesMax);
   if (free_.empty()) {
     free_.push_back(places_.size());
     places_.emplace_back();
@@ -205,17 +224,33 @@ Result<VerbsPort::Enrolled> VerbsPort::make_queue_pair(User* user, uint32_t send
   return enrolled;
 }
 
-void VerbsPort::forget(Enrolled* enrolled) {
-  if (!enrolled->queue_pair) return;
-  const size_t index = (enrolled->tag & 0xffffffff) >> kPlaceShift;
-  Place& place = places_[index];
-  place.user = nullptr;
-  place.generation++;
-  enrolled->queue_pair.reset();
-  // What is still in the queue takes room: out with it before the places are given to another.
+size_t VerbsPort::disown(const Enrolled& enrolled) {
+  const size_t index = (enrolled.tag & 0xffffffff) >> kPlaceShift;
+  places_[index].user = nullptr;
+  places_[index].generation++;
+  return index;
+}
+
+// The queue pair is gone. What is still in the queue takes room: out with it before the place is
+// given to another.
+void VerbsPort::free_place(size_t index) {
+  const Place& place = places_[index];
   unseen_ |= drain(&queues_[place.queue]);
   queues_[place.queue].room += place.completions;
   free_.push_back(index);
+}
+
+void VerbsPort::forget(Enrolled* enrolled) {
+  if (!enrolled->queue_pair) return;
+  const size_t index = disown(*enrolled);
+  enrolled->queue_pair.reset();
+  free_place(index);
+}
+
+void VerbsPort::bury(Enrolled* enrolled, VerbsRemains remains) {
+  remains.place = disown(*enrolled);
+  remains.queue_pair = std::move(enrolled->queue_pair);
+  burial_.add(std::move(remains));
 }
 
 std::vector<int> VerbsPort::descriptors() const { return {channel_->fd, context_->async_fd}; }
@@ -238,6 +273,7 @@ bool VerbsPort::drain(Queue* queue) {
 }
 
 bool VerbsPort::poll() {
+  while (const auto place = burial_.take_done()) free_place(*place);
   bool any = std::exchange(unseen_, false);
   for (Queue& queue : queues_) any |= drain(&queue);
   return any;

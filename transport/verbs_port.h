@@ -9,25 +9,18 @@
 
 #include <deque>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/settings.h"
+#include "transport/registered_memory.h"
+#include "transport/verbs_burial.h"
 #include "transport/verbs_choice.h"
-#include "transport/verbs_library.h"
+#include "transport/verbs_owners.h"
 
 namespace railccl::transport {
-
-/// Gives something back to the library: close_device, dealloc_pd, ...
-template <typename T, auto Member>
-struct VerbsDelete {
-  void operator()(T* thing) const { ((*verbs_library()).*Member)(thing); }
-};
-template <typename T, auto Member>
-using VerbsOwner = std::unique_ptr<T, VerbsDelete<T, Member>>;
-using VerbsMemory = VerbsOwner<ibv_mr, &VerbsLibrary::dereg_mr>;
-using VerbsQueuePair = VerbsOwner<ibv_qp, &VerbsLibrary::destroy_qp>;
 
 class VerbsPort {
  public:
@@ -54,12 +47,18 @@ class VerbsPort {
   bool infiniband() const { return infiniband_; }
   uint8_t number() const { return number_; }
   const ibv_port_attr& attributes() const { return attributes_; }
-  /// Why the port cannot be used now; empty when it can.
+  /// Why the port cannot be used now, as far as events have told; empty when it can.
   const std::string& down() const { return down_; }
+  /// Asks the device.
+  void refresh();
 
   /// Memory that the device may read, and that far ends may write if `remote`. Fails with what to
   /// do about the limit on locked memory.
   Result<VerbsMemory> enroll(void* address, size_t bytes, bool remote);
+
+  /// The device's key of registered memory (registered_memory.h) that holds the range; nothing
+  /// where there is none, or where the device does not take it. What has ended is forgotten here.
+  std::optional<uint32_t> lasting_key(const void* address, size_t bytes);
 
   /// A reliable-connected queue pair. `tag`: what the wr_id of its requests must be, plus one for
   /// receives.
@@ -67,10 +66,14 @@ class VerbsPort {
     VerbsQueuePair queue_pair;
     uint64_t tag = 0;
     uint32_t inline_bytes = 0;  // granted
+    uint32_t pieces = 1;        // that a request may have, at most kPiecesMax
   };
+  static constexpr uint32_t kPiecesMax = 4;
   Result<Enrolled> make_queue_pair(User* user, uint32_t sends, uint32_t receives);
   /// Before the queue pair goes: its completions mean nothing any more.
   void forget(Enrolled* enrolled);
+  /// The same for a path that is broken, of which this is left: it goes by and by.
+  void bury(Enrolled* enrolled, VerbsRemains remains);
 
   /// Descriptors of completions and of events of the device.
   std::vector<int> descriptors() const;
@@ -99,13 +102,20 @@ class VerbsPort {
     uint32_t completions = 0;
   };
 
+  struct Lasting {
+    std::weak_ptr<const RegisteredMemory> range;
+    MemoryRange where;
+    VerbsMemory memory;  // null: the device does not take it
+  };
+
   VerbsPort() = default;
   static Result<std::unique_ptr<VerbsPort>> open(ibv_device* device, uint8_t number,
                                                  const Settings& settings);
   Result<size_t> queue_with_room(uint32_t completions);
   bool drain(Queue* queue);
+  size_t disown(const Enrolled& enrolled);
+  void free_place(size_t index);
   void take_events();
-  void refresh();
 
   std::string name_;
   std::string interface_;
@@ -118,10 +128,13 @@ class VerbsPort {
   VerbsOwner<ibv_context, &VerbsLibrary::close_device> context_;
   VerbsOwner<ibv_pd, &VerbsLibrary::dealloc_pd> domain_;
   VerbsOwner<ibv_comp_channel, &VerbsLibrary::destroy_comp_channel> channel_;
+  std::vector<Lasting> lasting_;
+  uint64_t lasting_generation_ = 0;
   std::deque<Queue> queues_;
   bool unseen_ = false;
   std::deque<Place> places_;
   std::vector<size_t> free_;
+  VerbsBurial burial_;
 };
 
 }  // namespace railccl::transport

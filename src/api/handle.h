@@ -17,6 +17,7 @@
 #include "api/exports.h"
 #include "base/status.h"
 #include "runtime/communicator.h"
+#include "transport/registered_memory.h"
 
 namespace railccl::api {
 
@@ -26,11 +27,6 @@ struct MadeOperator {
   Datatype datatype = Datatype::float32;
   const void* residence = nullptr;  // read at each call; null: `factor` holds
   kernels::Scale factor;
-};
-
-struct Registration {
-  void* address = nullptr;
-  size_t bytes = 0;
 };
 
 /// A collective as its caller describes it.
@@ -66,7 +62,8 @@ struct ncclComm {
   std::atomic<bool> finalized{false};
   // The rest: by the thread that uses the communicator.
   std::vector<railccl::api::MadeOperator> operators;
-  std::unordered_map<void*, railccl::api::Registration> registrations;
+  std::unordered_map<void*, std::shared_ptr<const railccl::transport::RegisteredMemory>>
+      registrations;
   std::unordered_map<void*, std::shared_ptr<railccl::runtime::Window>> windows;
   // By the Use that found no other.
   railccl::api::LastCall last;

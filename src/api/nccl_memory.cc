@@ -2,9 +2,9 @@
 //
 // Where a context of CUDA is current, ncclMemAlloc gives memory of its GPU. Else its memory lies in
 // files that the ranks of a host map (transport/memory_file.h), so that collectives read and write
-// it in place. Registered or not makes no difference: on host memory every transport works with any
-// buffer, so a registration is bookkeeping. It is checked and remembered, and whoever gives a
-// handle back twice is told.
+// it in place. On host memory every transport works with any buffer; what is registered is known to
+// stay where it is, which saves some of them a copy (transport/registered_memory.h). Registrations
+// are checked, and whoever gives a handle back twice is told.
 #include <limits>
 #include <map>
 
@@ -107,7 +107,7 @@ ncclResult_t pncclCommRegister(const ncclComm_t comm, void* buff, size_t size, v
     RAILCCL_TRY(Use use, Use::of(comm));
     RAILCCL_CHECK(check_range(buff, size));
     void* token = make_token();
-    use->registrations[token] = {buff, size};
+    use->registrations[token] = transport::RegisteredMemory::add(buff, size);
     *handle = token;
     return ok();
   });

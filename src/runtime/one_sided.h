@@ -37,6 +37,8 @@ class Window {
   std::byte* const own;
   const uint64_t size;
   const uint64_t flags;
+  const std::shared_ptr<const transport::RegisteredMemory> registered =
+      transport::RegisteredMemory::add(own, size);
   std::vector<std::byte*> parts;  // by rank; null: out of reach
   std::vector<std::shared_ptr<const Mapping>> kept;
   std::atomic<bool> ready{false};

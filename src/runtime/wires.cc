@@ -304,11 +304,13 @@ Result<std::byte*> Wires::scratch(size_t bytes) {
     scratch_ = private_scratch_.data();
     scratch_bytes_ = bytes;
   }
+  scratch_registered_ = transport::RegisteredMemory::add(scratch_, scratch_bytes_);
   return scratch_;
 }
 
 void Wires::release_scratch() {
   if (sharing_ != nullptr) return;
+  scratch_registered_.reset();
   private_scratch_ = {};
   scratch_ = nullptr;
   scratch_bytes_ = 0;

@@ -23,6 +23,7 @@
 #include "runtime/frame.h"
 #include "transport/lane.h"
 #include "transport/link.h"
+#include "transport/registered_memory.h"
 
 namespace railccl::runtime {
 
@@ -262,6 +263,7 @@ class Wires {
   std::vector<std::byte> private_scratch_;
   std::byte* scratch_ = nullptr;
   size_t scratch_bytes_ = 0;
+  std::shared_ptr<const transport::RegisteredMemory> scratch_registered_;
   unsigned next_wait_ = 0;
 };
 

@@ -17,8 +17,10 @@ import time
 import hosts
 import queue_pairs
 
-# Far above what it takes to notice and to go on: emulated, all cores wait for each other.
-STALL_MAX_US = 20e6 if hosts.EMULATED else 2e6
+# Far above what it takes to notice and to go on (emulated, all cores wait for each other), and less
+# than it takes until what failed is mended.
+STALL_MAX_US = 4e6 if hosts.EMULATED else 2e6
+MENDED_S = 6
 SIZE, ITERATIONS = ("512K", 12) if hosts.EMULATED else ("2M", 40)
 PER_HOST = 2
 FLOWING = 4 << 20  # bytes: a few iterations
@@ -86,9 +88,9 @@ def survives(program, what, script, told):
 def main():
     program = f"{sys.argv[1]}/railccl-bench"
     every = [(host, rail) for host in range(hosts.HOSTS) for rail in range(hosts.RAILS)]
-    survives(program, "a silent rail", [(0.1, 1, 0, "100%"), (3, 1, 0, "mend")],
+    survives(program, "a silent rail", [(0.1, 1, 0, "100%"), (MENDED_S, 1, 0, "mend")],
              r"verbs: rank \d: the path by h\dr0 to rank \d .* (silent|broken)")
-    survives(program, "a cable out", [(0.1, 0, 1, "down"), (3, 0, 1, "mend")],
+    survives(program, "a cable out", [(0.1, 0, 1, "down"), (MENDED_S, 0, 1, "mend")],
              r"the path by h0r1 to rank \d .* is broken \(h0r1 is not active")
     survives(program, "queue pairs killed", [(0.1, 1, 0, "kill"), (0.4, 2, 1, "kill")],
              r"the path by h1r0 to rank \d .* is broken \(.*the queue pair had failed before")

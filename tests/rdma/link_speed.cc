@@ -2,6 +2,8 @@
 // devices: two ranks, threads of this process, on hosts h0 and h1 of the guest.
 //
 //   link_speed RAILS bandwidth BYTES MESSAGES     MB/s (10^6) of messages that are received
+//   link_speed RAILS registered_bandwidth ...     the same of registered memory, which the device
+//                                                 reads where it is
 //   link_speed RAILS latency BYTES ROUNDS         us one way: median of half a round trip
 //   link_speed RAILS cleared_bandwidth|cleared_latency BYTES COUNT
 //                                                 the same with a clear-to-send before each message
@@ -21,6 +23,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "transport/registered_memory.h"
 #include "transport/registry.h"
 
 namespace {
@@ -104,8 +107,9 @@ class Rank {
   std::vector<std::byte> word_ = std::vector<std::byte>(1);
 };
 
-double bandwidth(Rank* from, Rank* to, size_t bytes, int messages, bool cleared) {
+double bandwidth(Rank* from, Rank* to, size_t bytes, int messages, bool cleared, bool registered) {
   std::vector<std::byte> source(bytes), destination(bytes), answer(1);
+  const auto handle = registered ? RegisteredMemory::add(source.data(), bytes) : nullptr;
   std::thread receiver([&] {
     for (int i = 0; i < messages + 1; i++) {
       if (cleared) to->clear_to_send();
@@ -156,7 +160,8 @@ double latency(Rank* from, Rank* to, size_t bytes, int rounds, bool cleared) {
 
 int main(int argc, char** argv) {
   if (argc != 5) {
-    std::fprintf(stderr, "usage: link_speed RAILS [cleared_]bandwidth|latency BYTES COUNT\n");
+    std::fprintf(stderr,
+                 "usage: link_speed RAILS [cleared_|registered_]bandwidth|latency BYTES COUNT\n");
     return 2;
   }
   const int rails = std::atoi(argv[1]);
@@ -172,7 +177,8 @@ int main(int argc, char** argv) {
   const std::string_view kind = argv[2];
   const bool cleared = kind.starts_with("cleared_");
   if (kind.ends_with("bandwidth"))
-    std::printf("%.1f\n", bandwidth(&first, &second, bytes, count, cleared));
+    std::printf("%.1f\n",
+                bandwidth(&first, &second, bytes, count, cleared, kind.starts_with("registered_")));
   else
     std::printf("%.2f\n", latency(&first, &second, bytes, count, cleared));
   return 0;

@@ -3,8 +3,11 @@
 // its sender at a bounded number of bytes; sleepers miss no event; abort ends all waits within a
 // second; shared memory grows, stays in place and is seen by peers. What needs processes is in
 // shm_test.cc and tcp_test.cc. Each medium is a row in media(): a new one is covered at once.
+#include <sys/mman.h>
+
 #include <cstdlib>
 
+#include "base/owners.h"
 #include "transport/faulty.h"
 #include "transport/harness.h"
 #include "transport/simulated.h"
@@ -268,6 +271,28 @@ TEST_P(Conformance, SizesFromOneByteUp) {
 }
 
 // Both sides of many links ask at the same moment, in threads, over and over.
+// What a medium has remembered of registered memory ends with the registration, and nothing is read
+// that was released.
+TEST_P(Conformance, MemoryThatIsMappedAnewAtTheSameAddressIsReadAnew) {
+  auto world = make(2);
+  const int to = world->ranks() - 1;
+  constexpr size_t kBytes = 512 << 10;
+  void* address = nullptr;
+  for (uint64_t round = 0; round < 3; round++) {
+    Mapping memory(mmap(address, kBytes, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | (round > 0 ? MAP_FIXED : 0), -1, 0),
+                   kBytes);
+    address = memory.get();
+    const auto registered = RegisteredMemory::add(address, kBytes);
+    fill_pattern(memory.bytes(), round, 0, kBytes);
+    std::vector<Tasks> tasks(static_cast<size_t>(world->ranks()));
+    tasks[0].push_back(std::make_unique<SendRange>(link(*world, 0, to, 0), memory.bytes(), kBytes));
+    tasks[static_cast<size_t>(to)].push_back(
+        std::make_unique<ReceiveTask>(link(*world, to, 0, 0), round, kBytes, kBytes));
+    expect_ok(drive_all(*world, tasks));
+  }
+}
+
 TEST_P(Conformance, BothSidesConnectAtOnce) {
   for (int round = 0; round < 10; round++) {
     auto world = make();

@@ -17,6 +17,7 @@
 #include "base/interfaces.h"
 #include "base/random.h"
 #include "build_kind.h"
+#include "transport/registered_memory.h"
 #include "transport/registry.h"
 
 namespace railccl::transport {
@@ -49,12 +50,15 @@ class Task {
 };
 
 /// Sends `total` bytes in messages of random sizes and up to 4 ranges, keeping each message's bytes
-/// untouched until the link released them.
+/// untouched until the link released them. They are in registered memory, which media may read in
+/// place.
 class SendTask final : public Task {
  public:
   SendTask(Link* link, uint64_t seed, uint64_t total, size_t message_max)
       : link_(link), random_(seed * 7 + 1), seed_(seed), total_(total), max_(message_max) {
     base_ = link->released();
+    message_.reserve(max_);
+    registered_ = RegisteredMemory::add(message_.data(), max_);
   }
   bool step() override {
     bool progressed = false;
@@ -110,8 +114,40 @@ class SendTask final : public Task {
   uint64_t base_ = 0;
   uint64_t sent_ = 0;
   std::vector<std::byte> message_;
+  std::shared_ptr<const RegisteredMemory> registered_;
   size_t offset_ = 0;
   bool flushed_ = true;
+};
+
+/// Sends a range as it lies there, and overwrites what is released, as its owner may.
+class SendRange final : public Task {
+ public:
+  SendRange(Link* link, std::byte* data, size_t bytes)
+      : link_(link), data_(data), bytes_(bytes), end_(link->released() + bytes) {}
+  bool step() override {
+    const iovec range{data_ + sent_, bytes_ - sent_};
+    const Result<size_t> sent = sent_ < bytes_ ? link_->send({&range, 1}) : Result<size_t>(0);
+    const Result<bool> flushed = link_->flush();
+    if (!sent.is_ok() || !flushed.is_ok()) {
+      failure_ = sent.is_ok() ? flushed.status() : sent.status();
+      return false;
+    }
+    sent_ += *sent;
+    const size_t released = link_->released() - (end_ - bytes_);
+    std::fill(data_ + overwritten_, data_ + released, std::byte{0xee});
+    overwritten_ = released;
+    done_ = sent_ == bytes_ && *flushed && link_->released() == end_;
+    return *sent > 0 || done_;
+  }
+  bool done() const override { return done_; }
+
+ private:
+  Link* const link_;
+  std::byte* const data_;
+  const size_t bytes_;
+  const uint64_t end_;
+  size_t sent_ = 0, overwritten_ = 0;
+  bool done_ = false;
 };
 
 /// Receives and verifies, by receive() and by peek()/consume() in random alternation.

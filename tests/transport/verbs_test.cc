@@ -8,6 +8,9 @@
 #include <cstring>
 
 #include "transport/harness.h"
+#ifdef RAILCCL_VERBS_HEADERS
+#include "transport/verbs_burial.h"
+#endif
 #include "transport/verbs_choice.h"
 #include "transport/verbs_wire.h"
 
@@ -197,6 +200,29 @@ TEST(VerbsErrors, ACompletionSaysWhatToLookFor) {
 }
 
 #ifdef RAILCCL_VERBS_HEADERS
+TEST(VerbsBurial, GivesEachPlaceBackOnceAndEndsWithWhatIsLeft) {
+  const auto bury = [](VerbsBurial* burial, size_t place) {
+    VerbsRemains remains;
+    remains.ring = std::move(Mirrored::create(64 << 10)).value();
+    remains.place = place;
+    burial->add(std::move(remains));
+  };
+  VerbsBurial burial;
+  EXPECT_FALSE(burial.take_done());
+  for (size_t place = 0; place < 20; place++) bury(&burial, place);
+  size_t next = 0;
+  const Deadline deadline = Deadline::after_ms(20'000);
+  while (next < 20 && !deadline.passed()) {
+    const auto done = burial.take_done();
+    if (!done) continue;
+    EXPECT_EQ(*done, next);
+    next++;
+  }
+  EXPECT_EQ(next, 20u);
+  EXPECT_FALSE(burial.take_done());
+  bury(&burial, 20);
+}
+
 TEST(VerbsWithoutDevices, IsNotUsedAndSaysWhy) {
   Context context = context_of(0, 2, 1, 1, Settings());
   context.settings.ib_hca = "=no_such_device";

@@ -6,7 +6,8 @@ PACKAGES_BUILD="g++ cmake ninja-build pkg-config libhwloc-dev libhwy-dev libfmt-
   libucx-dev"
 PACKAGES_TEST="clang libclang-rt-dev clang-format libgtest-dev libgmock-dev libbenchmark-dev iproute2
   util-linux procps git python3 gcc libc6-dev binutils openmpi-bin mpich valgrind
-  qemu-system-x86 seabios busybox-static kmod ibverbs-providers ibverbs-utils perftest"
+  qemu-system-x86 seabios busybox-static kmod ibverbs-providers ibverbs-utils perftest
+  python3-torch libtorch-dev python3-pip python3-setuptools pybind11-dev"
 
 railccl_setup() {
   local missing="" package

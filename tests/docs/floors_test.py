@@ -23,7 +23,8 @@ BELOW = {
     "api": {"base", "gpu", "runtime", "plan", "topology", "kernels", "algorithms", "transport"},
 }
 FOLDER = {room: root / ("src/" + room if (root / "src" / room).is_dir() else room) for room in BELOW}
-PUBLIC_ONLY = {"bench": root / "bench", "trainer": root / "trainer", "launch": root / "tools/launch"}
+PUBLIC_ONLY = {"bench": root / "bench", "trainer": root / "trainer", "launch": root / "tools/launch",
+               "torch": root / "integrations/torch/src"}
 problems = []
 
 

@@ -16,11 +16,6 @@ COLLECTIVES = ("all_reduce", "reduce_scatter", "all_gather", "broadcast", "reduc
 ENVIRONMENTS = {"verbs": {}, "ucx": {"NCCL_NET": "UCX", "UCX_TLS": "rc_verbs,tcp"}}
 
 
-def broken(program):
-    broken_paths.killed(program)
-    broken_paths.limited(program)
-
-
 def main():
     program = f"{sys.argv[1]}/railccl-bench"
     sizes = ["-b", "0", "-e", "300K", "-f", "24", "-n", "1", "-w", "0", "-d", "float,bfloat16"]
@@ -29,14 +24,14 @@ def main():
         for network in sys.argv[2:]:
             ranks = hosts.Ranks([program, "all_reduce", *few], 1, ENVIRONMENTS[network])
             hosts.verified(*ranks.finish(140), "all_reduce", network)
-        return broken(program)
+        return broken_paths.survived(program)
     for network in sys.argv[2:]:
         for collective in COLLECTIVES:
             ranks = hosts.Ranks([program, collective, *sizes], 2, ENVIRONMENTS[network])
             hosts.verified(*ranks.finish(170), collective, network)
     ranks = hosts.Ranks([program, "all_reduce", "-b", "4M", "-e", "4M", "-n", "1", "-w", "0"], 2)
     hosts.verified(*ranks.finish(120), "all_reduce of 4 MiB")
-    broken(program)
+    broken_paths.survived(program)
 
 
 main()

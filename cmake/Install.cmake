@@ -2,7 +2,7 @@
 include(CMakePackageConfigHelpers)
 
 install(TARGETS railccl nccl railccl-bench railccl-env railccl-topo railccl-doctor
-        railccl-sim
+        railccl-status railccl-sim
         EXPORT railcclTargets
         RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR}
         LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}

@@ -44,7 +44,13 @@ ncclResult_t finish(const char* function, const Status& status) noexcept {
   if (status.is_ok()) return ncclSuccess;
   try {
     last = fmt::format("{}: {}", function, status.text());
-    log::warn("{}", last);
+    // A failed communicator fails each call on it with what the log knows already.
+    if (status.told()) {
+      log::info("{}", last);
+    } else {
+      log::warn("{}", last);
+      status.note_told();
+    }
   } catch (const std::exception&) {
     last.clear();  // no memory for the text; the code still tells
   }

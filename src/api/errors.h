@@ -11,8 +11,8 @@ namespace railccl::api {
 
 ncclResult_t code_of(const Status& status);
 
-/// What a call returns: on failure remembers the text for this thread and logs it once, with the
-/// name of the function.
+/// What a call returns: on failure remembers the text for this thread, with the name of the
+/// function, and warns of it in the log, unless that has been done.
 ncclResult_t finish(const char* function, const Status& status) noexcept;
 
 /// This thread's last failure; empty before the first.

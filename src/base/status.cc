@@ -47,22 +47,21 @@ const char* name_of(Scope scope) {
 
 Status::Status(Code code, Scope scope, std::string message) {
   assert(code != Code::ok);
-  detail_ = std::make_shared<const Detail>(Detail{code, scope, std::move(message), nullptr});
+  detail_ = std::make_shared<const Detail>(code, scope, std::move(message), nullptr);
 }
 
 Status Status::wrap(std::string message) const {
   Status outer;
-  outer.detail_ =
-      std::make_shared<const Detail>(Detail{code(), scope(), std::move(message), detail_});
+  outer.detail_ = std::make_shared<const Detail>(code(), scope(), std::move(message), detail_);
   return outer;
 }
 
 Status Status::widen(Scope scope) const {
   if (is_ok() || detail_->scope >= scope) return *this;
   Status wider;
-  Detail detail = *detail_;
-  detail.scope = scope;
-  wider.detail_ = std::make_shared<const Detail>(std::move(detail));
+  wider.detail_ =
+      std::make_shared<const Detail>(detail_->code, scope, detail_->message, detail_->cause);
+  if (told()) wider.note_told();
   return wider;
 }
 
@@ -74,6 +73,17 @@ std::string Status::text() const {
     all += link->message;
   }
   return all;
+}
+
+bool Status::told() const {
+  for (const Detail* link = detail_.get(); link != nullptr; link = link->cause.get())
+    if (link->told.load(std::memory_order_relaxed)) return true;
+  return false;
+}
+
+void Status::note_told() const {
+  for (const Detail* link = detail_.get(); link != nullptr; link = link->cause.get())
+    link->told.store(true, std::memory_order_relaxed);
 }
 
 Status system_error(int error, std::string prefix) {

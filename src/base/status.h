@@ -2,7 +2,8 @@
 //
 // A Status is one pointer: null on success (free), else a shared immutable chain of messages, the
 // newest context first. `scope` says what must be rebuilt before the caller may go on: nothing but
-// this call, the link, or the communicator. Copyable, thread-safe to share once made.
+// this call, the link, or the communicator. Copyable, thread-safe to share once made. The one thing
+// about it that changes is whether the log has been told.
 //
 //   Status open_port(int port) {
 //     RAILCCL_TRY(auto fd, make_socket());             // passes the failure on
@@ -14,6 +15,7 @@
 
 #include <fmt/format.h>
 
+#include <atomic>
 #include <cassert>
 #include <memory>
 #include <optional>
@@ -75,12 +77,25 @@ class [[nodiscard]] Status {
   /// "outermost context: ...: first cause", or "ok".
   std::string text() const;
 
+  /// Has the log been told of this failure, or of one that it is made of? Any thread.
+  bool told() const;
+  void note_told() const;
+
  private:
   struct Detail {
     Code code;
     Scope scope;
     std::string message;
     std::shared_ptr<const Detail> cause;
+    // Relaxed: it guards nothing; should two threads tell at the same time, both do.
+    mutable std::atomic<bool> told{false};
+
+    Detail(Code its_code, Scope its_scope, std::string its_message,
+           std::shared_ptr<const Detail> its_cause)
+        : code(its_code),
+          scope(its_scope),
+          message(std::move(its_message)),
+          cause(std::move(its_cause)) {}
   };
   Status wrap(std::string message) const;
   std::shared_ptr<const Detail> detail_;

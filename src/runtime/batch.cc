@@ -39,7 +39,21 @@ void Share::begin() {
   const Status status = add_transfers();
   if (!status.is_ok()) return end(status);
   transfers_open_ = transfers_.has_value();
-  if (transfers_open_ && profiled_ != nullptr) profiled_->transfers_begin(calls_);
+  if (!transfers_open_) return;
+  if (profiled_ != nullptr) profiled_->transfers_begin(calls_);
+  transfers_entry_ = member_.recorder().begin_transfers(
+      member_.recorder().remember(transfers(), Record::Kind::transfers));
+}
+
+/// What the recorder is told of the sends and receives.
+Subject Share::transfers() const {
+  Subject subject;
+  for (const Call& call : calls_) {
+    if (call.kind == Call::Kind::collective) continue;
+    subject.request.count++;
+    subject.bytes += plan::bytes_of(call.request);
+  }
+  return subject;
 }
 
 Status Share::add_transfers() {
@@ -102,8 +116,10 @@ Result<bool> Share::step_transfers() {
   const Outcome outcome = transfers_->step();
   if (!outcome.status.is_ok()) return outcome.status;
   transfers_open_ = !outcome.done;
-  if (outcome.done && profiled_ != nullptr) profiled_->transfers_end();
-  return outcome.progressed || outcome.done;
+  if (!outcome.done) return outcome.progressed;
+  if (profiled_ != nullptr) profiled_->transfers_end();
+  member_.recorder().end(std::exchange(transfers_entry_, nullptr), Record::State::done);
+  return true;
 }
 
 Result<bool> Share::step_collectives() {
@@ -114,9 +130,7 @@ Result<bool> Share::step_collectives() {
   if (asking_ != nullptr) {
     OpenBuffers& buffers = member_.open_buffers();
     const Outcome outcome = buffers.step();
-    if (!outcome.status.is_ok())
-      return outcome.status.context("{} as operation {}", plan::text_of(asking_->request),
-                                    sequence_);
+    if (!outcome.status.is_ok()) return failed(outcome.status, asking_->request);
     if (!outcome.done) return outcome.progressed;
     const Call& call = *asking_;
     asking_ = nullptr;
@@ -124,13 +138,13 @@ Result<bool> Share::step_collectives() {
   }
   const Outcome outcome = running_->execution->step();
   if (!outcome.status.is_ok())
-    return outcome.status.context("{} as operation {}",
-                                  plan::text_of(running_->execution->program().request), sequence_);
+    return failed(outcome.status, running_->execution->program().request);
   if (!outcome.done) return outcome.progressed;
   member_.control().note_done(sequence_);
+  member_.recorder().end(std::exchange(entry_, nullptr), Record::State::done);
   const ReadyPlan& done = *std::exchange(running_, nullptr);
   if (weighing_for_ == nullptr) {
-    if (!committing_) member_.note_choice(done);
+    if (!committing_) member_.recorder().note_last(done.subject.get());
     if (!committing_ && profiled_ != nullptr) profiled_->collective_ends();
     RAILCCL_CHECK(finish_collective());
     return true;
@@ -140,11 +154,17 @@ Result<bool> Share::step_collectives() {
   return true;
 }
 
+Status Share::failed(const Status& why, const plan::Request& request) {
+  brief_ = why.text();
+  return why.context("{} as operation {}", plan::text_of(request), sequence_);
+}
+
 /// The plan has ended: of a collective, or of its commit.
 Status Share::finish_collective() {
   if (!committing_ && member_.is_protected()) {
     sequence_ = member_.next_sequence();
     RAILCCL_TRY(running_, member_.begin_commit(sequence_));
+    entry_ = member_.recorder().begin(sequence_, running_->subject.get(), Record::Kind::commit);
     committing_ = true;
     return ok();
   }
@@ -178,6 +198,7 @@ Status Share::start(const Call& call) {
   launched_ = true;
   if (!member_.may_reach(call.request) || !member_.open_buffers().worth_asking(call.request))
     return launch(call, Reach::none);
+  record_unplanned(call.request);
   RAILCCL_CHECK(member_.open_buffers().begin(
       {.request = call.request,
        .sequence = sequence_,
@@ -202,6 +223,7 @@ Status Share::start_weighing(const Call& call, ReadyPlan* plan) {
   operation.output = weigh.output();
   const plan::Request request = weigh.request();
   operation.scaling = kernels::scaling_of(request.op, request.datatype, member_.size(), {});
+  entry_ = member_.recorder().begin(sequence_, plan->subject.get(), Record::Kind::weighing);
   RAILCCL_CHECK(plan->execution->begin(operation));
   running_ = plan;
   weighing_for_ = &call;
@@ -211,7 +233,10 @@ Status Share::start_weighing(const Call& call, ReadyPlan* plan) {
 /// Starts a collective: by a plan for what the ranks have found they can reach of all buffers.
 Status Share::launch(const Call& call, Reach reach) {
   auto plan = member_.plan_for(call.request, reach);
-  if (!plan.is_ok()) return plan.status();
+  if (!plan.is_ok()) {
+    if (entry_ == nullptr) record_unplanned(call.request);
+    return plan.status();
+  }
   Execution::Operation operation;
   operation.sequence = sequence_;
   operation.input = call.input;
@@ -220,6 +245,11 @@ Status Share::launch(const Call& call, Reach reach) {
       kernels::scaling_of(call.request.op, call.request.datatype, member_.size(), factor_of(call));
   if (reach != Reach::none) operation.peers = member_.open_buffers().peers();
   if (profiled_ != nullptr) profiled_->collective_begins(call, sequence_, **plan);
+  if (entry_ == nullptr) {
+    entry_ = member_.recorder().begin(sequence_, (*plan)->subject.get(), Record::Kind::collective);
+  } else {
+    member_.recorder().name(entry_, (*plan)->subject.get());
+  }
   RAILCCL_CHECK((*plan)->execution->begin(operation));
   running_ = *plan;
   return ok();
@@ -232,10 +262,12 @@ void Share::end(const Status& status) {
   const bool in_step = status.scope() == Scope::call &&
                        (status.code() == Code::invalid_argument ||
                         status.code() == Code::invalid_usage || status.code() == Code::unsupported);
+  record_end(Record::State::failed);
   if (in_step && running_ == nullptr && asking_ == nullptr) return close();
   if (running_ != nullptr || asking_ != nullptr || transfers_open_) {
     const plan::Request* request = request_now();
-    member_.describe(sequence_, request == nullptr ? "" : agreed_text(*request), where_now());
+    member_.describe(sequence_, request == nullptr ? "" : agreed_text(*request), where_now(),
+                     brief_);
   }
   if (status.code() == Code::remote || status.code() == Code::system) {
     // A broken link is often the echo of something that the peer has told everyone about.
@@ -255,6 +287,18 @@ void Share::end(const Status& status) {
   note_interrupted();
   status_ = member_.settle(status_);
   close();
+}
+
+/// An operation whose plan is not known yet, or will never be.
+void Share::record_unplanned(const plan::Request& request) {
+  Recorder& recorder = member_.recorder();
+  constexpr auto kind = Record::Kind::collective;
+  entry_ = recorder.begin(sequence_, recorder.remember(member_.subject_of(request), kind), kind);
+}
+
+void Share::record_end(Record::State state) {
+  member_.recorder().end(std::exchange(entry_, nullptr), state);
+  member_.recorder().end(std::exchange(transfers_entry_, nullptr), state);
 }
 
 void Share::close() {
@@ -279,20 +323,21 @@ void Share::look_after(int64_t now_ns) {
   const int64_t waited_ms = (now_ns - waiting_since_ns_) / 1'000'000;
   const Settings& settings = member_.settings();
   if (waited_ms >= settings.timeout_ms) {
-    std::string text = fmt::format("{}: no progress for {} ms; waiting: {}", member_.title(),
-                                   waited_ms, waiting_text());
+    brief_ = fmt::format("{}: no progress for {} ms", member_.title(), waited_ms);
+    std::string text = fmt::format("{}; waiting: {}", brief_, waiting_text());
     if (running_ != nullptr || asking_ != nullptr) {
       const std::string missing = member_.control().who_is_missing(sequence_);
       if (!missing.empty()) text += "; " + missing;
     }
     return end(Status(Code::timeout, Scope::communicator, "{}", text));
   }
+  if (waited_ms < (reports_ + 1) * settings.stall_ms) return;
+  reports_ = waited_ms / settings.stall_ms;
+  const bool collective = running_ != nullptr || asking_ != nullptr;
+  member_.recorder().stands(collective ? entry_ : transfers_entry_, where_now());
   // Sends and receives are no matter of all ranks: only collectives are compared.
-  const plan::Request* request = request_now();
-  if (request != nullptr && waited_ms >= (reports_ + 1) * settings.stall_ms) {
-    reports_ = waited_ms / settings.stall_ms;
+  if (const plan::Request* request = request_now())
     member_.control().report_stall(sequence_, agreed_text(*request), waited_ms);
-  }
 }
 
 /// The collective that runs or asks; null: none.

@@ -23,7 +23,8 @@ class Share {
       : member_(member), calls_(calls), ticket_(ticket) {}
 
   /// A Share of one collective that runs already, by `plan` as operation `sequence`.
-  Share(Member& member, const Call& call, uint64_t ticket, ReadyPlan* plan, uint64_t sequence)
+  Share(Member& member, const Call& call, uint64_t ticket, ReadyPlan* plan, uint64_t sequence,
+        Recorder::Entry* entry)
       : member_(member),
         calls_(&call, 1),
         ticket_(ticket),
@@ -32,6 +33,7 @@ class Share {
         launched_(true),
         running_(plan),
         sequence_(sequence),
+        entry_(entry),
         begun_(true) {}
 
   /// Sleeps until the communicator's turn has come.
@@ -60,7 +62,11 @@ class Share {
   Status start_next();
   Status start(const Call& call);
   Status start_weighing(const Call& call, ReadyPlan* plan);
+  Subject transfers() const;
+  void record_unplanned(const plan::Request& request);
+  void record_end(Record::State state);
   Status launch(const Call& call, Reach reach);
+  Status failed(const Status& why, const plan::Request& request);
   Status finish_collective();
   void note_interrupted();
   void end(const Status& status);
@@ -81,11 +87,14 @@ class Share {
   bool launched_ = false;               // it may have written
   bool committing_ = false;             // its result is here: running_ is its commit
   ReadyPlan* running_ = nullptr;
-  uint64_t sequence_ = 0;  // of the collective that runs or asks
+  uint64_t sequence_ = 0;                       // of the collective that runs or asks
+  Recorder::Entry* entry_ = nullptr;            // its record
+  Recorder::Entry* transfers_entry_ = nullptr;  // that of the sends and receives
   bool transfers_open_ = false;
   bool begun_ = false;
   bool open_ = true;
   Status status_;
+  std::string brief_;  // what status_ says besides the call and the place, if that is less
   int64_t waiting_since_ns_ = 0;
   int64_t reports_ = 0;  // stall reports of this wait
 };

@@ -25,6 +25,16 @@ namespace railccl::runtime {
 /// How the text of a death ends.
 inline constexpr char kVanished[] = "vanished";
 
+/// What another rank has told lately.
+struct RankNews {
+  int rank = -1;
+  bool left = false;  // it is done with the communicator
+  uint64_t number =
+      0;  // the operation that it waits in; of one that has left: how many it finished
+  std::string call;
+  int64_t told_ns = 0;  // as now_ns()
+};
+
 class Control {
  public:
   /// Takes the meeting's sockets. `on_failure` is called once, from the control thread, when the
@@ -50,6 +60,10 @@ class Control {
                                const std::string& theirs) = 0;
   /// Ranks that have not entered `sequence`, as far as rank 0 knows: for timeouts. Bounded wait.
   virtual std::string who_is_missing(uint64_t sequence) = 0;
+
+  /// What is known here of other ranks: a rank knows of those below it in the control tree, so rank
+  /// 0 of all. Who waits says so every RAILCCL_STALL_MS; of who does not there is nothing to know.
+  virtual std::vector<RankNews> news() const = 0;
 
   /// Makes the verdict a failure here and, by and by, everywhere.
   virtual void fail(const Status& why) = 0;

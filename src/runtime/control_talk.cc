@@ -118,7 +118,7 @@ void ControlTree::report_stall(uint64_t sequence, const std::string& call, int64
   std::lock_guard lock(mutex_);
   if (stalled_ && own_stall_.sequence == sequence && own_stall_.call == call) return;
   stalled_ = true;
-  own_stall_ = {sequence, call};
+  own_stall_ = {sequence, call, 0};
   ControlMessage message;
   message.kind = ControlKind::stall;
   message.rank = rank_;
@@ -128,7 +128,7 @@ void ControlTree::report_stall(uint64_t sequence, const std::string& call, int64
 }
 
 void ControlTree::note_done(uint64_t sequence) {
-  finished_.store(sequence + 1, std::memory_order_relaxed);
+  finished_.store(sequence + 1, std::memory_order_release);  // partner: finished()
 }
 
 void ControlTree::report_mismatch(uint64_t sequence, const std::string& mine, int peer,
@@ -143,8 +143,22 @@ void ControlTree::note_stall(int rank, uint64_t sequence, const std::string& cal
   std::deque<Stall>& stalls = stalls_[rank];
   for (const Stall& known : stalls)
     if (known.sequence == sequence) return;
-  stalls.push_back({sequence, call});
+  stalls.push_back({sequence, call, now_ns()});
   if (stalls.size() > kStallsMax) stalls.pop_front();
+}
+
+std::vector<RankNews> ControlTree::news() const {
+  std::vector<RankNews> news;
+  if (inherited()) return news;
+  std::lock_guard lock(mutex_);
+  for (const auto& [rank, finished] : gone_)
+    if (rank != rank_) news.push_back({rank, true, finished, {}, 0});
+  for (const auto& [rank, stalls] : stalls_) {
+    const Stall& last = stalls.back();
+    if (rank != rank_ && !gone_.contains(rank))
+      news.push_back({rank, false, last.sequence, last.call, last.told_ns});
+  }
+  return news;
 }
 
 /// What is wrong with the calls that are known here; ok when they may still all come true.

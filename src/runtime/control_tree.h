@@ -35,10 +35,12 @@ class ControlTree final : public Control,
 
   void report_stall(uint64_t sequence, const std::string& call, int64_t waited_ms) override;
   void note_done(uint64_t sequence) override;
-  uint64_t finished() const override { return finished_.load(std::memory_order_relaxed); }
+  // Acquire, partner: note_done(). Whoever finds an operation finished finds its record.
+  uint64_t finished() const override { return finished_.load(std::memory_order_acquire); }
   void report_mismatch(uint64_t sequence, const std::string& mine, int peer,
                        const std::string& theirs) override;
   std::string who_is_missing(uint64_t sequence) override;
+  std::vector<RankNews> news() const override;
   void fail(const Status& why) override;
   Result<std::vector<std::string>> all_gather(const std::string& mine, int64_t timeout_ms) override;
   Traffic traffic() const override;
@@ -77,6 +79,7 @@ class ControlTree final : public Control,
   struct Stall {
     uint64_t sequence = 0;
     std::string call;
+    int64_t told_ns = 0;
   };
 
   Status failure() const override;

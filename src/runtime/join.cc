@@ -432,6 +432,7 @@ Result<Parts> establish(std::unique_ptr<Meeting> meeting, const Config& config,
   parts.topology = parts.topology.with_speeds(of_hosts);
   for (size_t r = 0; r < cards.size(); r++) {
     parts.doors.push_back(cards[r].door);
+    parts.processes.push_back(cards[r].pid);
     parts.who.push_back(fmt::format(
         "rank {} ({}, pid {})", r, parts.topology.host_of(static_cast<int>(r)).name, cards[r].pid));
   }

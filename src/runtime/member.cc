@@ -10,6 +10,7 @@
 #include "runtime/group.h"
 #include "runtime/pack.h"
 #include "runtime/prove.h"
+#include "runtime/status_socket.h"
 #include "runtime/verdict.h"
 
 namespace railccl::runtime {
@@ -103,9 +104,14 @@ Member::Member(int rank, int ranks, Config config, Settings settings)
       ranks_(ranks),
       config_(std::move(config)),
       settings_(std::move(settings)),
-      alarm_(std::make_shared<Alarm>()) {}
+      alarm_(std::make_shared<Alarm>()),
+      recorder_(static_cast<uint64_t>(settings_.record), sequence_) {
+  observed_ = Observed::add([this](size_t operations) { return picture(operations); });
+  open_status_socket();
+}
 
 Member::~Member() {
+  observed_->end();
   end_stream(std::move(background_));
   if (staging_ != nullptr) end_stream(staging_->take_worker());
   // A failure has been logged by fail().
@@ -246,7 +252,7 @@ Call without_ignored(Call call) {
 }  // namespace
 
 Status Member::start(const Call& call, Queue queue) {
-  Status status = settle(usable());
+  Status status = fine() ? ok() : settle(usable());
   if (status.is_ok()) status = check(call);
   if (!status.is_ok()) {
     if (status.scope() == Scope::communicator) note_refused(without_ignored(call), queue);
@@ -272,7 +278,7 @@ Status Member::prepare(const Call& call) {
 }
 
 Status Member::start_prepared(const Call& call, Queue queue) {
-  const Status status = settle(usable());
+  const Status status = fine() ? ok() : settle(usable());
   if (!status.is_ok()) {
     if (status.scope() == Scope::communicator) note_refused(without_ignored(call), queue);
     refuse(status);
@@ -342,26 +348,41 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
                        .scaling = kernels::scaling_of(call.request.op, call.request.datatype,
                                                       size(), call.factor)});
   Wait wait(patience_);
+  Recorder::Entry* entry = nullptr;
   if (begun.is_ok() && execution.is_strip()) {
     do {
       const Strip::State state = execution.step_strip();
       if (state == Strip::State::done) {
+        const int looks = wait.looks();
         wait.over();
         wires().ring();
+        recorder_.end_small(entry, sequence, plan->subject.get(), looks);
         control().note_done(sequence);
-        note_choice(*plan);
         count_success();
         turns_.leave(ticket);
         return ok();
       }
       if (state == Strip::State::differs || failed_here()) break;
-      // Who has not answered by now may be asleep.
-      if (wait.looks() == kRingAfter || wait.will_yield()) wires().ring();
+      if (wait.looks() == kRingAfter || wait.will_yield()) {
+        // Who has not answered by now may be asleep; and there is time to record that this waits.
+        wires().ring();
+        if (entry == nullptr) entry = recorder_.begin_small(sequence, plan->subject.get());
+      }
     } while (wait.stay_awake());
   }
-  Share share(*this, call, ticket, plan, sequence);
+  if (entry == nullptr) entry = recorder_.begin_small(sequence, plan->subject.get());
+  Share share(*this, call, ticket, plan, sequence, entry);
   if (!begun.is_ok()) share.fail(begun);
   return run(std::span<Share>(&share, 1), wait);
+}
+
+Subject Member::subject_of(const plan::Request& request) const {
+  Subject subject;
+  subject.request = request;
+  const uint64_t elements = std::max(plan::input_elements(request, size(), rank()),
+                                     plan::output_elements(request, size(), rank()));
+  subject.bytes = elements * size_of(request.datatype);
+  return subject;
 }
 
 Result<ReadyPlan*> Member::plan_for(const plan::Request& request, Reach reach) {
@@ -378,7 +399,14 @@ Result<ReadyPlan*> Member::plan_for(const plan::Request& request, Reach reach) {
   RAILCCL_TRY(auto execution, Execution::make(std::move(program).value(), *parts_.wires));
   log::trace("{}: {} by {}, {} channels, chunks of {}", title(), plan::text_of(request),
              chosen.algorithm->name, chosen.tuning.channels, chosen.tuning.chunk_elements);
-  return plans.insert(request, {std::move(execution), chosen, bound_seconds(request, topology)});
+  Subject subject = subject_of(request);
+  subject.algorithm = chosen.algorithm;
+  subject.media = execution->media();
+  subject.channels = chosen.tuning.channels;
+  subject.chunk_bytes = chosen.tuning.chunk_elements * size_of(request.datatype);
+  subject.predicted_s = chosen.predicted_s;
+  subject.bound_s = bound_seconds(request, topology);
+  return plans.insert(request, {std::move(execution), chosen, recorder_.keep(subject)});
 }
 
 Result<ReadyPlan*> Member::weighing_due(const plan::Request& request) {
@@ -412,19 +440,6 @@ void Member::weighed() {
   for (PlanCache& plans : plans_) plans.clear();
   std::lock_guard lock(life_);
   topology_ = std::move(now);
-}
-
-void Member::note_choice(const ReadyPlan& plan) {
-  constexpr auto relaxed = std::memory_order_relaxed;
-  last_media_.store(plan.execution->media(), relaxed);
-  last_channels_.store(plan.chosen.tuning.channels, relaxed);
-  last_chunk_bytes_.store(
-      plan.chosen.tuning.chunk_elements * size_of(plan.execution->program().request.datatype),
-      relaxed);
-  last_predicted_s_.store(plan.chosen.predicted_s, relaxed);
-  last_bound_s_.store(plan.bound_s, relaxed);
-  // Release, partner: the acquire in last_choice().
-  last_algorithm_.store(plan.chosen.algorithm, std::memory_order_release);
 }
 
 Status Member::suspend() {
@@ -504,12 +519,14 @@ void Member::fail(const Status& why) {
 /// Ends what runs, after failure_ is set.
 void Member::give_in(const Status& why) {
   cancel_.store(true, std::memory_order_release);
-  std::lock_guard lock(life_);
+  std::unique_lock lock(life_);
   // Where a verdict follows, that is what people want to read.
-  if (why.code() == Code::aborted || (roll_call_ != nullptr && calls_the_roll(why.code()))) {
+  const bool verdict_follows = roll_call_ != nullptr && calls_the_roll(why.code());
+  if (why.code() == Code::aborted || verdict_follows) {
     log::info("{}: {}", title(), why.text());
   } else {
     log::warn("{}: {}", title(), why.text());
+    why.note_told();
   }
   Phase phase = phase_.load(std::memory_order_acquire);
   if (phase == Phase::joining) phase_.store(Phase::failed, std::memory_order_release);
@@ -518,7 +535,10 @@ void Member::give_in(const Status& why) {
     parts_.wires->abort(why);
     parts_.wires->wake();
   }
-  if (roll_call_ != nullptr && calls_the_roll(why.code())) roll_call_->begin();
+  if (verdict_follows) return roll_call_->begin();
+  lock.unlock();
+  // What was asked for leaves no dump.
+  if (why.code() != Code::aborted && why.code() != Code::invalid_argument) dump();
 }
 
 void Member::abort(const std::string& why) {

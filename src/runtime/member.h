@@ -12,12 +12,15 @@
 #include "runtime/caretaker.h"
 #include "runtime/communicator.h"
 #include "runtime/control.h"
+#include "runtime/dump.h"
 #include "runtime/gpu_staging.h"
+#include "runtime/observed.h"
 #include "runtime/one_sided.h"
 #include "runtime/open_buffers.h"
 #include "runtime/patience.h"
 #include "runtime/plan_cache.h"
 #include "runtime/profiler.h"
+#include "runtime/recorder.h"
 #include "runtime/replay.h"
 #include "runtime/roll_call.h"
 #include "runtime/turnstile.h"
@@ -33,9 +36,10 @@ struct Parts {
   std::shared_ptr<Control> control;
   std::unique_ptr<Chooser> chooser;
   uint64_t job = 0;
-  UniqueFd door;                   // where this rank's roll call (roll_call.h) listens
-  std::vector<std::string> doors;  // and everyone's
-  std::vector<std::string> who;    // "rank 3 (host, pid 12)"
+  UniqueFd door;                    // where this rank's roll call (roll_call.h) listens
+  std::vector<std::string> doors;   // and everyone's
+  std::vector<std::string> who;     // "rank 3 (host, pid 12)"
+  std::vector<uint64_t> processes;  // their numbers, by rank
 };
 
 class Member final : public Communicator {
@@ -75,6 +79,8 @@ class Member final : public Communicator {
   Choice last_choice() const override;
   Result<Joining> joining() const override;
   Result<std::string> paths() const override;
+  /// Of this rank and its communicator, as they are just now. Any thread.
+  Picture picture(size_t operations) const;
   Result<Proof> prove(const plan::Request& request, Reach reach) const override;
   Result<double> predict(const plan::Request& request) const override;
 
@@ -93,6 +99,8 @@ class Member final : public Communicator {
   }
   /// For buffers that the ranks have found they can reach so far.
   Result<ReadyPlan*> plan_for(const plan::Request& request, Reach reach);
+  /// For the recorder, as far as the request says it.
+  Subject subject_of(const plan::Request& request) const;
   /// Is it worth to find that out? The same on all ranks.
   bool may_reach(const plan::Request& request) const {
     if (best_reach(request.collective, Reach::open) == Reach::none || request.count == 0)
@@ -125,8 +133,8 @@ class Member final : public Communicator {
   Weigh& weigh() { return *weigh_; }
   /// A weighing is over: plans anew where it brought news. No plan may be running.
   void weighed();
-  void note_choice(const ReadyPlan& plan);
   Patience& patience() { return patience_; }
+  Recorder& recorder() { return recorder_; }
 
   /// Null: there is none.
   Profiler* profiler() { return profiler_.get(); }
@@ -160,8 +168,10 @@ class Member final : public Communicator {
   /// Makes the communicator useless, here and by and by everywhere.
   void fail(const Status& why);
   /// The operation that fails just now, for the verdict: as all ranks describe it (empty: only this
-  /// rank and its peer know of it), and where this rank stands in it.
-  void describe(uint64_t sequence, const std::string& call, const std::string& where);
+  /// rank and its peer know of it), where this rank stands in it, and what the failure says
+  /// besides.
+  void describe(uint64_t sequence, const std::string& call, const std::string& where,
+                const std::string& brief);
   /// What to say of a failure: where all ranks look for a verdict together, that, as soon as it is
   /// known; bounded.
   Status settle(const Status& why);
@@ -176,13 +186,15 @@ class Member final : public Communicator {
 
  private:
   enum class Phase : uint8_t { joining, ready, suspended, finalized, failed };
+  static const char* state_text(Phase phase);
 
   Status enter(std::unique_ptr<Meeting> meeting, const topology::Topology* known);
   Status open_roll_call();
   void open_profiler();
   std::optional<std::string> account(bool last);
   void hear(const RollResult& roll);
-  void replace_failure(const Status& verdict);
+  void replace_failure(const Verdict& verdict);
+  void dump();
   void give_in(const Status& why);
   Status check(const Call& call) const;
   Status begin(const Call& call, Queue queue);
@@ -190,6 +202,11 @@ class Member final : public Communicator {
   void prepare_gpu();
   Status run_small(const Call& call, uint64_t ticket);
   Status usable() const;
+  /// Is usable() ok? The short answer, for most calls.
+  bool fine() const {
+    // Acquire, partner: the release in enter().
+    return phase_.load(std::memory_order_acquire) == Phase::ready && !troubled();
+  }
   Status finalize_now(uint64_t ticket);
   Status found(const Config& config, const std::shared_ptr<Member>& child,
                const std::function<Status()>& work);
@@ -224,8 +241,11 @@ class Member final : public Communicator {
     uint64_t sequence = 0;
     std::string call;
     std::string where;
+    std::string brief;
   };
   std::optional<Standing> standing_;
+  std::vector<Suspect> suspects_;  // by the verdict
+  std::shared_ptr<Dump> dump_;     // null: none has been begun
 
   // Guards the pointers in parts_ while they are set, topology_ and background_. The thread whose
   // turn it is may read topology_, which nobody else sets, without it.
@@ -234,6 +254,7 @@ class Member final : public Communicator {
   std::shared_ptr<const topology::Topology> topology_;  // parts_' at first
   struct Alarm;  // how the control thread wakes sleepers, safely also during destruction
   std::shared_ptr<Alarm> alarm_;
+  std::shared_ptr<Observed> observed_;
   std::shared_ptr<Caretaker> caretaker_;  // null: there is nothing to look after
   std::shared_ptr<RollCall> roll_call_;   // null: there is nobody else
   std::unique_ptr<Stream> background_;
@@ -267,6 +288,7 @@ class Member final : public Communicator {
 
   Turnstile turns_;
   std::atomic<uint64_t> sequence_{0};
+  Recorder recorder_;
   uint64_t splits_ = 0;
   std::array<PlanCache, algorithms::kReachCount> plans_{PlanCache(kPlansMax), PlanCache(kPlansMax),
                                                         PlanCache(kPlansMax)};  // by reach
@@ -282,14 +304,6 @@ class Member final : public Communicator {
   static constexpr int64_t kVerdictMsMax = 5000;
   static constexpr char kCalled[] = "another rank has found a failure";
   static constexpr int kRingAfter = 8;  // fruitless looks
-
-  // The last choice, piecewise: written after each operation, read by anyone.
-  std::atomic<const algorithms::Algorithm*> last_algorithm_{nullptr};
-  std::atomic<unsigned> last_media_{0};
-  std::atomic<int> last_channels_{0};
-  std::atomic<uint64_t> last_chunk_bytes_{0};
-  std::atomic<double> last_predicted_s_{0};
-  std::atomic<double> last_bound_s_{0};
 };
 
 /// Takes a ready meeting to a working communicator. `known`: the topology, when the ranks have one

@@ -6,16 +6,11 @@
 namespace railccl::runtime {
 
 Choice Member::last_choice() const {
-  Choice choice;
-  const algorithms::Algorithm* algorithm = last_algorithm_.load(std::memory_order_acquire);
-  if (algorithm == nullptr) return choice;
-  choice.algorithm = algorithm->name;
-  choice.transport = parts_.wires->media_text(last_media_);
-  choice.channels = last_channels_;
-  choice.chunk_bytes = last_chunk_bytes_;
-  choice.predicted_s = last_predicted_s_;
-  choice.bound_s = last_bound_s_;
-  return choice;
+  const Subject last = recorder_.last();
+  if (last.algorithm == nullptr) return {};
+  return {last.algorithm->name, parts_.wires->media_text(last.media),
+          last.channels,        last.chunk_bytes,
+          last.predicted_s,     last.bound_s};
 }
 
 Result<Joining> Member::joining() const {
@@ -28,6 +23,70 @@ Result<std::string> Member::paths() const {
   if (topology == nullptr)
     return Status(Code::invalid_usage, "{} has not joined its peers", title());
   return text_of(parts_.wires->report(), *topology, rank());
+}
+
+Picture Member::picture(size_t operations) const {
+  Picture picture;
+  picture.name = config_.name;
+  picture.taken_ns = now_ns();
+  picture.made_ns = started_ns_;
+  picture.rank = rank();
+  picture.ranks = size();
+  const uint64_t waiting = turns_.waiting();
+  picture.queued = waiting > 0 ? waiting - 1 : 0;  // the first one has its turn
+  picture.collectives = collectives_.load(std::memory_order_relaxed);
+  picture.topology = topology();
+  const bool met = picture.topology != nullptr;
+  // What parts_ points to stays until this rank is not observed any more.
+  for (Record& record : recorder_.records(operations)) {
+    std::string transport = record.subject.media == 0 || !met
+                                ? std::string()
+                                : parts_.wires->media_text(record.subject.media);
+    std::string where = recorder_.standing(record);
+    picture.operations.push_back({std::move(record), std::move(transport), std::move(where)});
+  }
+  if (met) {
+    picture.job = parts_.job;
+    picture.host = picture.topology->host_of(rank()).name;
+    picture.finished = parts_.control->finished();  // of those that are remembered, maybe more
+    picture.news = parts_.control->news();
+    picture.processes = parts_.processes;
+    picture.paths = parts_.wires->report();
+  }
+  picture.entered = sequence_.load(std::memory_order_relaxed);
+  picture.transfers = recorder_.transfers();
+  picture.bytes = recorder_.bytes();
+  picture.state = state_text(phase_.load(std::memory_order_acquire));
+  picture.failure = met ? parts_.control->verdict() : Status();
+  {
+    std::lock_guard lock(failure_mutex_);
+    if (failed_.load(std::memory_order_relaxed)) picture.failure = failure_;
+    picture.suspects = suspects_;
+    // More exact than where it stood when it last said so.
+    if (standing_ && !standing_->call.empty())
+      for (Picture::Operation& operation : picture.operations)
+        if (operation.record.number == standing_->sequence &&
+            operation.record.kind != Record::Kind::transfers)
+          operation.where = standing_->where;
+  }
+  if (!picture.failure.is_ok()) picture.state = "failed";
+  return picture;
+}
+
+const char* Member::state_text(Phase phase) {
+  switch (phase) {
+    case Phase::joining:
+      return "joining";
+    case Phase::ready:
+      return "works";
+    case Phase::suspended:
+      return "suspended";
+    case Phase::finalized:
+      return "finalized";
+    case Phase::failed:
+      return "failed";
+  }
+  return "?";
 }
 
 Result<Proof> Member::prove(const plan::Request& request, Reach reach) const {

@@ -11,13 +11,14 @@
 #include "plan/plan.h"
 #include "runtime/chooser.h"
 #include "runtime/execute.h"
+#include "runtime/recorder.h"
 
 namespace railccl::runtime {
 
 struct ReadyPlan {
   std::unique_ptr<Execution> execution;
   Chosen chosen;
-  double bound_s = 0;
+  std::shared_ptr<const Subject> subject;  // for the recorder
 };
 
 class PlanCache {

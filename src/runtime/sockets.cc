@@ -17,7 +17,7 @@
 namespace railccl::runtime {
 namespace {
 
-constexpr int kSliceMs = 50;  // how late a cancel may be noticed
+constexpr int kCancelMs = 50;  // how late a cancel may be noticed
 constexpr size_t kEndpointsMax = 16;
 
 bool would_block(int error) { return error == EAGAIN || error == EWOULDBLOCK || error == EINTR; }
@@ -39,7 +39,7 @@ Status wait_for(const UniqueFd& socket, short events, const WaitLimit& wait_limi
   while (true) {
     RAILCCL_CHECK(wait_limit.check());
     pollfd entry{socket.get(), events, 0};
-    const int ready = ::poll(&entry, 1, wait_limit.deadline.left_ms(kSliceMs));
+    const int ready = ::poll(&entry, 1, wait_limit.deadline.left_ms(kCancelMs));
     if (ready > 0) return ok();
     if (ready < 0 && errno != EINTR) return system_error(errno, "poll");
   }
@@ -109,7 +109,7 @@ Status WaitLimit::sleep_ms(int ms) const {
   while (!end.passed()) {
     RAILCCL_CHECK(check());
     const timespec slice{0,
-                         std::min(end.left_ms(kSliceMs), deadline.left_ms(kSliceMs)) * 1'000'000};
+                         std::min(end.left_ms(kCancelMs), deadline.left_ms(kCancelMs)) * 1'000'000};
     ::nanosleep(&slice, nullptr);
   }
   return ok();

@@ -25,6 +25,13 @@ class Turnstile {
   /// The next ticket that will be taken.
   uint64_t next() const { return next_.load(std::memory_order_relaxed); }
 
+  /// Tickets that have not left: the one whose turn it is, and those behind it.
+  uint64_t waiting() const {
+    const uint64_t serving = serving_.load(std::memory_order_relaxed);
+    const uint64_t next = next_.load(std::memory_order_relaxed);
+    return next > serving ? next - serving : 0;
+  }
+
   /// Have all earlier tickets left?
   bool reached(uint64_t ticket) const {
     return serving_.load(std::memory_order_acquire) == ticket;  // partner: leave()

@@ -40,6 +40,20 @@ std::string list(const std::vector<int>& ranks, const char* one, const char* man
   return fmt::format("{} {}", rank_list(ranks), ranks.size() == 1 ? one : many);
 }
 
+/// The account whose failure is told; null: ranks say no more than that another called the roll, or
+/// are well. A rank that first heard of a failure by another one repeats all that this one said of
+/// it, who itself says in short what is not in the rest of his account: then that is to be told.
+const Account* cause_among(const std::map<int, Account>& accounts) {
+  const Account* cause = nullptr;
+  for (const auto& [rank, account] : accounts) {
+    if (account.code == 0 || account.failure.empty()) continue;
+    if (cause == nullptr || (account.failure.size() < cause->failure.size() &&
+                             cause->failure.find(account.failure) != std::string::npos))
+      cause = &account;
+  }
+  return cause;
+}
+
 }  // namespace
 
 std::string encode(const Account& account) {
@@ -60,7 +74,8 @@ bool parse_account(std::string_view bytes, Account* account) {
          unpacker.get(&account->code) && unpacker.get(&account->failure) && unpacker.at_end();
 }
 
-Status verdict_of(const RollResult& roll, const std::vector<std::string>& who) {
+Verdict verdict_of(const RollResult& roll, const std::vector<std::string>& who) {
+  std::vector<Suspect> suspects;
   std::map<int, Account> accounts;
   std::map<Gone, std::vector<int>> gone;
   for (size_t rank = 0; rank < roll.texts.size(); rank++) {
@@ -83,15 +98,13 @@ Status verdict_of(const RollResult& roll, const std::vector<std::string>& who) {
       names = rank_list(ranks);
     }
     join(&text, fmt::format("{} {}", names, what_became_of(how)));
+    for (const int rank : ranks) suspects.push_back({rank, what_became_of(how)});
   }
   Code code = Code::remote;
-  for (const auto& [rank, account] : accounts) {
-    // Ranks that say no more than that another called the roll, and those that are well.
-    if (account.code == 0 || account.failure.empty()) continue;
-    code = status_from(account.code, 0, {}).code();
+  if (const Account* cause = cause_among(accounts)) {
+    code = status_from(cause->code, 0, {}).code();
     // Who has died is said already.
-    if (gone.empty() || !account.failure.ends_with(kVanished)) join(&text, account.failure);
-    break;
+    if (gone.empty() || !cause->failure.ends_with(kVanished)) join(&text, cause->failure);
   }
 
   // The operation that the ranks were in; of several the earliest, for which the others wait.
@@ -106,7 +119,7 @@ Status verdict_of(const RollResult& roll, const std::vector<std::string>& who) {
       if (!account.where.empty()) join(&text, fmt::format("rank {}: {}", rank, account.where));
     }
     join(&text, fmt::format("no rank was in an operation ({} were finished)", most));
-    return Status(code, Scope::communicator, "{}", text);
+    return {Status(code, Scope::communicator, "{}", text), std::move(suspects)};
   }
   const uint64_t sequence = first->entered - 1;
   std::vector<int> inside, finished, missing;
@@ -132,8 +145,13 @@ Status verdict_of(const RollResult& roll, const std::vector<std::string>& who) {
   join(&state, list(missing, "has not entered it", "have not entered it"), ", ");
   for (const auto& [call, ranks] : elsewhere)
     join(&state, list(ranks, "is", "are") + " in " + call + " instead", ", ");
-  join(&text, fmt::format("{} as operation {}: {}", first->call, sequence, state));
-  return Status(code, Scope::communicator, "{}", text);
+  const std::string what = fmt::format("{} as operation {}", first->call, sequence);
+  join(&text, fmt::format("{}: {}", what, state));
+  for (const int rank : missing) suspects.push_back({rank, "has not entered " + what});
+  for (const auto& [call, ranks] : elsewhere)
+    for (const int rank : ranks)
+      suspects.push_back({rank, "is in " + call + " instead of " + what});
+  return {Status(code, Scope::communicator, "{}", text), std::move(suspects)};
 }
 
 }  // namespace railccl::runtime

@@ -34,7 +34,18 @@ inline bool calls_the_roll(Code code) {
   return code == Code::remote || code == Code::timeout || code == Code::system;
 }
 
+/// A rank without which the others could not go on.
+struct Suspect {
+  int rank = -1;
+  std::string what;  // "died", "has not entered all_reduce(...) as operation 17"
+};
+
+struct Verdict {
+  Status status;
+  std::vector<Suspect> suspects;
+};
+
 /// `who`: "rank 3 (host, pid 12)" for each rank.
-Status verdict_of(const RollResult& roll, const std::vector<std::string>& who);
+Verdict verdict_of(const RollResult& roll, const std::vector<std::string>& who);
 
 }  // namespace railccl::runtime

@@ -26,7 +26,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (const auto result = parse_roll_result(bytes, 4); result.is_ok()) {
     if (encode(*result) != bytes) std::abort();
     (void)result->majority();
-    (void)verdict_of(*result, {"rank 0", "rank 1", "rank 2", "rank 3"}).text();
+    (void)verdict_of(*result, {"rank 0", "rank 1", "rank 2", "rank 3"}).status.text();
   }
   Tally tally;
   if (parse_tally(bytes, &tally)) (void)rule({{0, tally}, {1, Tally{}}});

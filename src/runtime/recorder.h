@@ -7,11 +7,11 @@
 // Subject, to which records point. Whether an operation is over follows from its number and from
 // how many are finished, so most are not touched again.
 //
-// Where operations take a few hundred nanoseconds, even a stamp is dear. Those that have to wait for
-// about as long are stamped then, for what they wait for is not there yet anyway. Of others that
-// follow each other swiftly, only one in some is: the rest began between their neighbours. Where
-// there is time between them, all are. Operations end when the next one begins at the latest; only a
-// wait of some microseconds is stamped at its end.
+// Where operations take a few hundred nanoseconds, even a stamp is dear. Those that have to wait
+// for about as long are stamped then, for what they wait for is not there yet anyway. Of others
+// that follow each other swiftly, only one in some is: the rest began between their neighbours.
+// Where there is time between them, all are. Operations end when the next one begins at the latest;
+// only a wait of some microseconds is stamped at its end.
 //
 // Writers: one thread at a time, the one whose turn it is (turnstile.h). Readers: any thread. All
 // words are atomic, so a reader may find new ones beside old ones; but whoever sees a word of a

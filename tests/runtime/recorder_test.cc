@@ -195,8 +195,7 @@ TEST(Recorder, SubjectsStayWithTheirRecords) {
   for (uint64_t i = 0; i < 2000; i++) {
     alone.small(alone.recorder.keep(subject_of(i)).get(), i % 2 == 0);
     const std::vector<Record> records = alone.recorder.records();
-    for (const Record& record : records)
-      ASSERT_EQ(record.subject.request.count, record.number);
+    for (const Record& record : records) ASSERT_EQ(record.subject.request.count, record.number);
   }
 }
 

@@ -20,13 +20,13 @@ namespace railccl::runtime {
 
 namespace {
 
-struct Recorder {
+struct Recording {
   int depth = 0;
   std::vector<Recorded> calls;
   Status refused;
 };
 
-thread_local Recorder recorder;
+thread_local Recording recording;
 
 std::mutex& order_mutex() {
   static std::mutex* mutex = new std::mutex;
@@ -166,18 +166,18 @@ Status launch(std::vector<Recorded> calls) {
 }  // namespace
 
 void record(std::shared_ptr<Member> member, const Call& call, Stream* stream) {
-  recorder.calls.push_back({std::move(member), call, stream, {}});
+  recording.calls.push_back({std::move(member), call, stream, {}});
 }
 
 Status record_or_launch(std::shared_ptr<Member> member, const Call& call, const OnGpu& places) {
   Recorded recorded{std::move(member), call, nullptr, places};
-  if (recorder.depth == 0) return launch({std::move(recorded)});
-  recorder.calls.push_back(std::move(recorded));
+  if (recording.depth == 0) return launch({std::move(recorded)});
+  recording.calls.push_back(std::move(recorded));
   return ok();
 }
 
 void refuse(const Status& why) {
-  if (recorder.depth > 0 && recorder.refused.is_ok()) recorder.refused = why;
+  if (recording.depth > 0 && recording.refused.is_ok()) recording.refused = why;
 }
 
 void enqueue(std::shared_ptr<Member> member, const Call& call, Stream& stream, bool counted) {
@@ -188,16 +188,16 @@ void enqueue(std::shared_ptr<Member> member, const Call& call, Stream& stream, b
   dispatch({part});
 }
 
-void group_start() { recorder.depth++; }
+void group_start() { recording.depth++; }
 
-int group_depth() { return recorder.depth; }
+int group_depth() { return recording.depth; }
 
 Status group_end() {
-  if (recorder.depth == 0)
+  if (recording.depth == 0)
     return Status(Code::invalid_usage, "the end of a group that was not started");
-  if (--recorder.depth > 0) return ok();
-  std::vector<Recorded> calls = std::exchange(recorder.calls, {});
-  const Status refused = std::exchange(recorder.refused, Status());
+  if (--recording.depth > 0) return ok();
+  std::vector<Recorded> calls = std::exchange(recording.calls, {});
+  const Status refused = std::exchange(recording.refused, Status());
   if (!refused.is_ok()) {
     // What a failure of its communicator has prevented may be wanted after a recovery.
     for (const Recorded& recorded : calls)
@@ -209,11 +209,11 @@ Status group_end() {
 }
 
 Result<double> group_simulate_end() {
-  if (recorder.depth == 0)
+  if (recording.depth == 0)
     return Status(Code::invalid_usage, "the end of a group that was not started");
-  if (--recorder.depth > 0) return 0.0;
-  const std::vector<Recorded> calls = std::exchange(recorder.calls, {});
-  const Status refused = std::exchange(recorder.refused, Status());
+  if (--recording.depth > 0) return 0.0;
+  const std::vector<Recorded> calls = std::exchange(recording.calls, {});
+  const Status refused = std::exchange(recording.refused, Status());
   if (!refused.is_ok()) return refused.context("the group cannot run");
   std::vector<std::pair<const Member*, double>> sums;
   for (const Recorded& recorded : calls) {

@@ -38,7 +38,8 @@ Picture Member::picture(size_t operations) const {
   picture.topology = topology();
   const bool met = picture.topology != nullptr;
   // What parts_ points to stays until this rank is not observed any more.
-  for (Record& record : recorder_.records(operations)) {
+  const uint64_t finished = met ? parts_.control->finished() : 0;
+  for (Record& record : recorder_.records(finished, operations)) {
     std::string transport = record.subject.media == 0 || !met
                                 ? std::string()
                                 : parts_.wires->media_text(record.subject.media);

@@ -10,10 +10,11 @@ namespace railccl::runtime {
 namespace {
 
 constexpr int kAttempts = 4;
-constexpr int kUnstampedMax = 63;  // in a row
-constexpr int kSwiftUs = 2;        // what follows within that is swift
+// In a row: to write one down delays all by as long as ranks pause between two looks.
+constexpr int kUnsaidMax = 127;
+constexpr int kSwiftUs = 2;  // what follows within that is swift
 
-/// Spreads those without a stamp evenly between their neighbours.
+/// Spreads those that left nothing evenly between their neighbours.
 void place_unstamped(std::vector<Record>* records, int64_t earliest_ns) {
   for (size_t first = 0; first < records->size(); first++) {
     if ((*records)[first].stamped) continue;
@@ -72,6 +73,7 @@ void Recorder::forget_unused() {
 
 Recorder::Entry* Recorder::begin(uint64_t number, const Subject* subject, Record::Kind kind) {
   if (mask_ == 0) return nullptr;
+  like_ = nullptr;
   return write(number, subject, ticks(steady_), kind);
 }
 
@@ -89,15 +91,27 @@ Recorder::Entry* Recorder::begin_transfers(const Subject* subject) {
   return &entry;
 }
 
-/// The time, and by how long ago the last one was: how many operations after this one need none.
-uint64_t Recorder::seldom_stamp() {
+/// Records an operation that has hardly had to wait; and finds out, by the time since it did so
+/// last, how many after it may do without a stamp, or without all.
+void Recorder::say(uint64_t number, const Subject* subject) {
+  note_last(subject);
+  const bool alike = subject == std::exchange(like_, subject);
+  if (mask_ == 0) {
+    unsaid_left_ = std::numeric_limits<int>::max();
+    return;
+  }
+  constexpr auto kind = Record::Kind::collective;
+  if (!alike && --unsaid_left_ >= 0) {
+    write(number, subject, 0, kind);
+    return;
+  }
   const uint64_t now = ticks(steady_);
-  const bool swift = now - last_seldom_ < static_cast<uint64_t>(unstamped_row_ + 1) * swift_ticks_;
-  const int most = std::min(kUnstampedMax, static_cast<int>(mask_ / 4));
-  unstamped_row_ = swift ? std::min(2 * unstamped_row_ + 1, most) : 0;
-  unstamped_left_ = unstamped_row_;
-  last_seldom_ = now;
-  return now;
+  const bool swift = now - last_said_ < static_cast<uint64_t>(unsaid_row_ + 1) * swift_ticks_;
+  const int most = std::min(kUnsaidMax, static_cast<int>(mask_ / 2));
+  unsaid_row_ = swift ? std::min(2 * unsaid_row_ + 1, most) : 0;
+  unsaid_left_ = unsaid_row_;
+  last_said_ = now;
+  write(number, subject, now, kind);
 }
 
 void Recorder::end(Entry* entry, Record::State state) {
@@ -137,7 +151,7 @@ Subject Recorder::last() const {
 
 /// Of one ring; under the mutex.
 std::vector<Record> Recorder::read(const Entry* ring, const std::atomic<uint64_t>& entered,
-                                   size_t most) const {
+                                   uint64_t finished, size_t most) const {
   constexpr auto acquire = std::memory_order_acquire;
   struct Copy {
     uint64_t number, start, end, what;
@@ -175,8 +189,12 @@ std::vector<Record> Recorder::read(const Entry* ring, const std::atomic<uint64_t
       if (record.stamped) record.start_ns = TickMoment::ns_of(copy.start, birth_, now);
       if (record.stamped && copy.end >= copy.start)
         record.end_ns = TickMoment::ns_of(copy.end, birth_, now);
+    } else if (copy.number < finished && !records.empty() &&
+               records.back().number + 1 == copy.number) {
+      record.subject = records.back().subject;  // it left nothing
+      record.stamped = false;
     } else {
-      continue;  // it failed before it was recorded
+      continue;
     }
     record.number = copy.number;
     records.push_back(std::move(record));
@@ -187,11 +205,11 @@ std::vector<Record> Recorder::read(const Entry* ring, const std::atomic<uint64_t
   return records;
 }
 
-std::vector<Record> Recorder::records(size_t most) const {
+std::vector<Record> Recorder::records(uint64_t finished, size_t most) const {
   if (mask_ == 0) return {};
   std::lock_guard lock(mutex_);
-  std::vector<Record> all = read(ring_.get(), entered_, most);
-  for (Record& record : read(transfer_ring_.get(), transfers_, most))
+  std::vector<Record> all = read(ring_.get(), entered_, finished, most);
+  for (Record& record : read(transfer_ring_.get(), transfers_, 0, most))
     all.push_back(std::move(record));
   return all;
 }

@@ -7,11 +7,12 @@
 // Subject, to which records point. Whether an operation is over follows from its number and from
 // how many are finished, so most are not touched again.
 //
-// Where operations take a few hundred nanoseconds, even a stamp is dear. Those that have to wait
-// for about as long are stamped then, for what they wait for is not there yet anyway. Of others
-// that follow each other swiftly, only one in some is: the rest began between their neighbours.
-// Where there is time between them, all are. Operations end when the next one begins at the latest;
-// only a wait of some microseconds is stamped at its end.
+// Where operations take a few hundred nanoseconds, even that is dear. Those that have to wait for
+// about as long are recorded then, for what they wait for is not there yet anyway. One that need
+// not and is like the one before it mostly leaves nothing at all: that it was like that one follows
+// from there being a later number and no record. It began between its neighbours. Not more than a
+// few in a row do so, and none where there is time between them. Operations end when the next one
+// begins at the latest; only a wait of some microseconds is stamped at its end.
 //
 // Writers: one thread at a time, the one whose turn it is (turnstile.h). Readers: any thread. All
 // words are atomic, so a reader may find new ones beside old ones; but whoever sees a word of a
@@ -85,19 +86,20 @@ class Recorder {
   /// A small collective has, and waits.
   Entry* begin_small(uint64_t number, const Subject* subject) {
     if (mask_ == 0) return nullptr;
-    return write(number, subject, ticks(steady_), Record::Kind::collective);
+    Entry* entry = write(number, subject, ticks(steady_), Record::Kind::collective);
+    like_ = subject;
+    return entry;
   }
   /// It is nearly over: `entry` as begin_small() gave it, or null if it has hardly had to wait.
   /// `looks`: for how long it did. Before it counts as finished.
   void end_small(Entry* entry, uint64_t number, const Subject* subject, int looks) {
-    note_last(subject);
-    if (mask_ == 0) return;
     if (entry == nullptr) {
-      const bool stamped = --unstamped_left_ < 0;
-      write(number, subject, stamped ? seldom_stamp() : 0, Record::Kind::collective);
-    } else if (looks >= kLooksOfLong) {
-      stamp_end(entry);
+      if (subject != like_ || --unsaid_left_ < 0) [[unlikely]]
+        say(number, subject);
+      return;
     }
+    note_last(subject);
+    if (looks >= kLooksOfLong) stamp_end(entry);
   }
   /// An operation is over.
   void end(Entry* entry, Record::State state);
@@ -113,13 +115,14 @@ class Recorder {
   // Any thread.
 
   /// The last `most` operations, as far as they are known: by their numbers, transfers behind the
-  /// others.
-  std::vector<Record> records(size_t most = std::numeric_limits<size_t>::max()) const;
+  /// others. `finished`: how many had been finished before.
+  std::vector<Record> records(uint64_t finished,
+                              size_t most = std::numeric_limits<size_t>::max()) const;
   /// Where an operation stands; empty: not known.
   std::string standing(const Record& record) const;
   /// As note_last() was told; algorithm null: nothing yet.
   Subject last() const;
-  /// Groups of transfers, and bytes of all operations, that there ever were.
+  /// Groups of transfers, and bytes of all operations but the last few, that there ever were.
   uint64_t transfers() const { return transfers_.load(std::memory_order_relaxed); }
   uint64_t bytes() const { return bytes_.load(std::memory_order_relaxed); }
 
@@ -130,11 +133,11 @@ class Recorder {
   static constexpr uint64_t kNibble = 15;
 
   Entry* write(uint64_t number, const Subject* subject, uint64_t start, Record::Kind kind);
-  uint64_t seldom_stamp();
+  void say(uint64_t number, const Subject* subject);
   void stamp_end(Entry* entry);
   void forget_unused();
   std::vector<Record> read(const Entry* ring, const std::atomic<uint64_t>& entered,
-                           size_t most) const;
+                           uint64_t finished, size_t most) const;
 
   const bool steady_;
   const uint64_t mask_;  // capacity - 1; 0: nothing is recorded
@@ -145,10 +148,13 @@ class Recorder {
   std::atomic<uint64_t> bytes_{0};
   std::atomic<uint64_t> transfers_{0};
   std::atomic<const Subject*> last_{nullptr};
-  // Of the writer: how many more operations may go without a stamp, of how many in a row, and the
-  // last one that one of them had.
-  int unstamped_left_ = 0, unstamped_row_ = 0;
-  uint64_t last_seldom_ = 0;
+  // Of the writer. What an operation has to be like to leave nothing; how many more may, of how
+  // many in a row; when one was last recorded for want of these; and what has been counted in
+  // bytes_.
+  const Subject* like_ = nullptr;
+  int unsaid_left_ = 0, unsaid_row_ = 0;
+  uint64_t last_said_ = 0;
+  uint64_t counted_ = 0, last_bytes_ = 0;
   // Held by readers, and by the writer where it keeps or forgets subjects, or says where it stands.
   mutable std::mutex mutex_;
   std::vector<std::shared_ptr<const Subject>> kept_;
@@ -176,7 +182,10 @@ inline Recorder::Entry* Recorder::write(uint64_t number, const Subject* subject,
   entry.subject.store(subject, release);
   entry.start.store(start, release);
   entry.what.store(number << kSequenceShift | static_cast<uint64_t>(kind), release);  // it runs
-  bytes_.store(bytes_.load(relaxed) + subject->bytes, relaxed);
+  // Those between were like the last one.
+  bytes_.store(bytes_.load(relaxed) + (number - counted_) * last_bytes_ + subject->bytes, relaxed);
+  counted_ = number + 1;
+  last_bytes_ = subject->bytes;
   return &entry;
 }
 

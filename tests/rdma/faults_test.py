@@ -52,7 +52,8 @@ def play(script, ranks):
         time.sleep(0.05)
     began = time.monotonic()
     for at, host, rail, state in script:
-        time.sleep(max(0, began + at - time.monotonic()))
+        while time.monotonic() < began + at and ranks.running():
+            time.sleep(0.02)
         if state == "kill":
             for rank in range(host * PER_HOST, (host + 1) * PER_HOST):
                 if ranks.running():
@@ -92,8 +93,9 @@ def main():
              r"verbs: rank \d: the path by h\dr0 to rank \d .* (silent|broken)")
     survives(program, "a cable out", [(0.1, 0, 1, "down"), (MENDED_S, 0, 1, "mend")],
              r"the path by h0r1 to rank \d .* is broken \(h0r1 is not active")
-    survives(program, "queue pairs killed", [(0.1, 1, 0, "kill"), (0.4, 2, 1, "kill")],
-             r"the path by h1r0 to rank \d .* is broken \(.*the queue pair had failed before")
+    if not hosts.EMULATED:  # there rdma.collectives does it, with fewer bytes
+        survives(program, "queue pairs killed", [(0.1, 1, 0, "kill"), (0.4, 2, 1, "kill")],
+                 r"the path by h1r0 to rank \d .* is broken \(.*the queue pair had failed before")
     survives(program, "one packet in a hundred lost",
              [(0, host, rail, "1%") for host, rail in every], None)
 

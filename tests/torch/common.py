@@ -37,6 +37,8 @@ class Fails:
 
 def same(found, expected):
     assert found.dtype == expected.dtype and found.shape == expected.shape, (found, expected)
+    if found.dtype == torch.bool:  # true is 1 and nothing else
+        found, expected = (one.contiguous().view(torch.uint8) for one in (found, expected))
     assert torch.equal(found, expected), f"\n{found}\nis not\n{expected}"
 
 

@@ -52,29 +52,31 @@ def check_late_collective_fails_in_time():
 
 def check_waiting_may_end_before_the_work():
     tensor = torch.full((2,), float(rank()))
+    store = dist.distributed_c10d._get_default_store()
     if rank() != 0:
-        time.sleep(0.5)
+        store.wait(["rank 0 has waited"])
     work = dist.all_reduce(tensor, async_op=True)
     if rank() == 0:
-        with Fails(RuntimeError, "allreduce is not done after 100 ms", within=0.45):
+        with Fails(RuntimeError, "allreduce is not done after 100 ms"):
             work.wait(seconds(0.1))
         assert not work.is_completed()
+        store.set("rank 0 has waited", "yes")
     assert work.wait()
     same(tensor, torch.full((2,), 6.0))
 
 
 def check_message_that_never_comes():
-    group = dist.new_group(timeout=seconds(0.6))
+    group = dist.new_group(timeout=seconds(1.5))
     tensor = torch.ones(3)
     if rank() == 0:
-        with Fails(RuntimeError, "recv has timed out after 600 ms", "rank 0 from rank 1", within=3):
+        with Fails(RuntimeError, "recv has timed out after 1500 ms", "rank 0 from rank 1"):
             dist.recv(tensor, 1, group)  # rank 1 never joins
     dist.barrier()
     if rank() == 0:
         dist.recv(tensor, 2, group)
-        with Fails(RuntimeError, "recv has timed out", "rank 0 from rank 2", within=3):
+        with Fails(RuntimeError, "recv has timed out", "rank 0 from rank 2"):
             dist.recv(tensor, 2, group)  # rank 2 has joined
-        with Fails(RuntimeError, "recv has timed out", within=0.5):  # for good
+        with Fails(RuntimeError, "recv has timed out", within=1.4):  # for good
             dist.recv(tensor, 2, group)
     if rank() == 2:
         dist.send(tensor, 0, group)

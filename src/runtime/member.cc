@@ -315,21 +315,6 @@ Status Member::begin(const Call& call, Queue queue) {
   return run(std::span<Share>(&share, 1));
 }
 
-/// Whether there is one, and which, concerns this rank alone.
-void Member::open_profiler() {
-  auto opened = Profiler::open(
-      settings_,
-      {config_.name, parts_.job, static_cast<int>(topology_->used_hosts().size()), size(), rank()});
-  if (!opened.is_ok()) {
-    // That nobody has one is no news.
-    log::info("rank {}: no profiler: {}", rank(), opened.status().text());
-    return;
-  }
-  profiler_ = std::move(opened).value();
-  watched_ = true;
-  log::info("rank {}: tells profiler {} of {}", rank(), profiler_->text(), profiler_->file());
-}
-
 /// A collective whose turn it is. Small ones that have been planned before mostly end here, without
 /// the machinery that larger ones, failures and long waits need; the rest goes on as a Share.
 Status Member::run_small(const Call& call, uint64_t ticket) {
@@ -374,15 +359,6 @@ Status Member::run_small(const Call& call, uint64_t ticket) {
   Share share(*this, call, ticket, plan, sequence, entry);
   if (!begun.is_ok()) share.fail(begun);
   return run(std::span<Share>(&share, 1), wait);
-}
-
-Subject Member::subject_of(const plan::Request& request) const {
-  Subject subject;
-  subject.request = request;
-  const uint64_t elements = std::max(plan::input_elements(request, size(), rank()),
-                                     plan::output_elements(request, size(), rank()));
-  subject.bytes = elements * size_of(request.datatype);
-  return subject;
 }
 
 Result<ReadyPlan*> Member::plan_for(const plan::Request& request, Reach reach) {

@@ -1,9 +1,35 @@
-// Member: what a communicator tells of itself: choices, meeting, paths, proofs, prices, memory.
+// Member: what a communicator tells of itself: to profilers, the recorder and whoever asks:
+// choices, meeting, paths, proofs, prices, memory.
+#include "base/log.h"
 #include "runtime/member.h"
 #include "runtime/path_text.h"
 #include "runtime/prove.h"
 
 namespace railccl::runtime {
+
+/// Whether there is one, and which, concerns this rank alone.
+void Member::open_profiler() {
+  auto opened = Profiler::open(
+      settings_,
+      {config_.name, parts_.job, static_cast<int>(topology_->used_hosts().size()), size(), rank()});
+  if (!opened.is_ok()) {
+    // That nobody has one is no news.
+    log::info("rank {}: no profiler: {}", rank(), opened.status().text());
+    return;
+  }
+  profiler_ = std::move(opened).value();
+  watched_ = true;
+  log::info("rank {}: tells profiler {} of {}", rank(), profiler_->text(), profiler_->file());
+}
+
+Subject Member::subject_of(const plan::Request& request) const {
+  Subject subject;
+  subject.request = request;
+  const uint64_t elements = std::max(plan::input_elements(request, size(), rank()),
+                                     plan::output_elements(request, size(), rank()));
+  subject.bytes = elements * size_of(request.datatype);
+  return subject;
+}
 
 Choice Member::last_choice() const {
   const Subject last = recorder_.last();

@@ -1,8 +1,12 @@
 // What libibverbs gives, owned.
+//
+// The child of a fork has copies of the owners, and descriptors by which it could destroy what is
+// its parent's: there they give nothing back.
 #pragma once
 
 #include <memory>
 
+#include "base/forks.h"
 #include "transport/verbs_library.h"
 
 namespace railccl::transport {
@@ -10,7 +14,10 @@ namespace railccl::transport {
 /// Gives something back to the library: close_device, dealloc_pd, ...
 template <typename T, auto Member>
 struct VerbsDelete {
-  void operator()(T* thing) const { ((*verbs_library()).*Member)(thing); }
+  unsigned born = forks_so_far();
+  void operator()(T* thing) const {
+    if (forks_so_far() == born) ((*verbs_library()).*Member)(thing);
+  }
 };
 template <typename T, auto Member>
 using VerbsOwner = std::unique_ptr<T, VerbsDelete<T, Member>>;

@@ -53,6 +53,11 @@ std::vector<GidRow> read_gids(ibv_context* context, uint8_t port, int count) {
 
 }  // namespace
 
+VerbsPort::~VerbsPort() {
+  // Its thread is not the child's, and may have held its locks: the child never ends it.
+  if (inherited()) (void)burial_.release();
+}
+
 VerbsPort::Queue::~Queue() {
   if (queue && unacknowledged > 0) (*verbs_library()).ack_cq_events(queue.get(), unacknowledged);
 }
@@ -244,13 +249,14 @@ void VerbsPort::forget(Enrolled* enrolled) {
   if (!enrolled->queue_pair) return;
   const size_t index = disown(*enrolled);
   enrolled->queue_pair.reset();
-  free_place(index);
+  if (!inherited()) free_place(index);
 }
 
 void VerbsPort::bury(Enrolled* enrolled, VerbsRemains remains) {
+  if (inherited()) return forget(enrolled);
   remains.place = disown(*enrolled);
   remains.queue_pair = std::move(enrolled->queue_pair);
-  burial_.add(std::move(remains));
+  burial_->add(std::move(remains));
 }
 
 std::vector<int> VerbsPort::descriptors() const { return {channel_->fd, context_->async_fd}; }
@@ -273,7 +279,7 @@ bool VerbsPort::drain(Queue* queue) {
 }
 
 bool VerbsPort::poll() {
-  while (const auto place = burial_.take_done()) free_place(*place);
+  while (const auto place = burial_->take_done()) free_place(*place);
   bool any = std::exchange(unseen_, false);
   for (Queue& queue : queues_) any |= drain(&queue);
   return any;

@@ -39,6 +39,8 @@ class VerbsPort {
   /// there is none, with the reason for the user.
   static Result<std::vector<std::unique_ptr<VerbsPort>>> open_all(const Settings& settings);
 
+  ~VerbsPort();
+
   /// "mlx5_0", or "mlx5_0:2" of a second port.
   const std::string& name() const { return name_; }
   /// Of the network interface that the port belongs to; its own name when there is none.
@@ -114,6 +116,8 @@ class VerbsPort {
   Result<size_t> queue_with_room(uint32_t completions);
   bool drain(Queue* queue);
   size_t disown(const Enrolled& enrolled);
+  /// Is this the child of a fork, and all of it its parent's?
+  bool inherited() const { return forks_so_far() != born_; }
   void free_place(size_t index);
   void take_events();
 
@@ -134,7 +138,8 @@ class VerbsPort {
   bool unseen_ = false;
   std::deque<Place> places_;
   std::vector<size_t> free_;
-  VerbsBurial burial_;
+  std::unique_ptr<VerbsBurial> burial_ = std::make_unique<VerbsBurial>();
+  const unsigned born_ = forks_so_far();
 };
 
 }  // namespace railccl::transport

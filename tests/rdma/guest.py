@@ -51,6 +51,10 @@ class GuestError(Exception):
     """There can be no guest, or it failed; the text says why."""
 
 
+class NoKvm(Exception):
+    """A guest would have to be emulated, which it must not be."""
+
+
 def program(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
@@ -268,6 +272,8 @@ def guest_run(options, command):
     accel = accelerator() if options.accel == "auto" else options.accel
     if options.accel == "auto" and useless.exists():
         accel = "tcg"
+    if options.kvm_only and accel != "kvm":
+        raise NoKvm("no KVM of use here; emulated this would take too long")
     guest = Guest(kernel, options)
     try:
         guest.start(command, accel)
@@ -275,6 +281,8 @@ def guest_run(options, command):
             if accel == "tcg" or options.accel != "auto":
                 raise GuestError(f"no guest came up under {accel}:\n" + guest.last_words())
             useless.touch()
+            if options.kvm_only:
+                raise NoKvm("no guest came up under KVM; emulated this would take too long")
             guest.stop()
             guest = Guest(kernel, options)
             guest.start(command, "tcg")
@@ -291,6 +299,11 @@ def guest_run(options, command):
         guest.stop()
 
 
+def skip(reason):
+    print(f"skipped: no guest with RDMA devices here: {reason}")
+    return SKIPPED
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--hosts", type=int, default=2, help="1 to 16")
@@ -302,25 +315,24 @@ def main():
     parser.add_argument("--timeout", type=float, default=300, help="seconds for the command")
     parser.add_argument("--env", action="append", default=[], help="NAME=VALUE, or NAME to pass on")
     parser.add_argument("--kernel-log", help="file for the guest's kernel log")
-    parser.add_argument("--kvm-only", action="store_true", help="skipped where KVM is missing")
+    parser.add_argument("--kvm-only", action="store_true", help="skipped where KVM is missing or of no use")
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
     if not (1 <= options.hosts <= 16 and 1 <= options.rails <= 8):
         parser.error("1 to 16 hosts and 1 to 8 rails, please")
     reason = missing()
-    if reason is None and options.kvm_only and accelerator() != "kvm":
-        reason = "no /dev/kvm that can be opened; emulated this would take too long"
     if reason is None:
         try:
             Kernel(pathlib.Path(options.cache).absolute()).prepare()
         except GuestError as error:
             reason = str(error)
     if reason is not None:
-        print(f"skipped: no guest with RDMA devices here: {reason}")
-        return SKIPPED
+        return skip(reason)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(BROKEN))
     try:
         return guest_run(options, options.command)
+    except NoKvm as error:
+        return skip(error)
     except GuestError as error:
         print(error, file=sys.stderr)
         return BROKEN

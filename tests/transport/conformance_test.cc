@@ -1,9 +1,12 @@
 // What every transport must do, over every medium and wrapper: bytes arrive in order, whole,
 // exactly once, on many links in both directions at once, whatever the sizes; a slow receiver stops
 // its sender at a bounded number of bytes; sleepers miss no event; abort ends all waits within a
-// second; shared memory grows, stays in place and is seen by peers. What needs processes is in
-// shm_test.cc and tcp_test.cc. Each medium is a row in media(): a new one is covered at once.
+// second; shared memory grows, stays in place and is seen by peers; forks do no harm. What else
+// needs processes is in shm_test.cc and tcp_test.cc. Each medium is a row in media(): a new one is
+// covered at once.
 #include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <cstdlib>
 
@@ -270,7 +273,6 @@ TEST_P(Conformance, SizesFromOneByteUp) {
   }
 }
 
-// Both sides of many links ask at the same moment, in threads, over and over.
 // What a medium has remembered of registered memory ends with the registration, and nothing is read
 // that was released.
 TEST_P(Conformance, MemoryThatIsMappedAnewAtTheSameAddressIsReadAnew) {
@@ -293,6 +295,25 @@ TEST_P(Conformance, MemoryThatIsMappedAnewAtTheSameAddressIsReadAnew) {
   }
 }
 
+// What a forked child does with its copy, which is to let go of it, does not touch the parent's.
+TEST_P(Conformance, AForkedChildLetsGoOfItsParentsTransports) {
+  auto world = make(2);
+  auto before = streams(*world, 1, 100'000, 30'000);
+  expect_ok(drive_all(*world, before));
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(60);
+    world.reset();
+    _exit(0);
+  }
+  int status = -1;
+  waitpid(child, &status, 0);
+  EXPECT_EQ(status, 0);
+  auto after = streams(*world, 1, 100'000, 30'000);
+  expect_ok(drive_all(*world, after));
+}
+
+// Both sides of many links ask at the same moment, in threads, over and over.
 TEST_P(Conformance, BothSidesConnectAtOnce) {
   for (int round = 0; round < 10; round++) {
     auto world = make();

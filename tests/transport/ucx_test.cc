@@ -184,30 +184,6 @@ TEST_F(Ucx, BytesOfAPeerThatLeftAreStillGood) {
   }
 }
 
-// After a fork the child has none of it: what it does with its copy does not touch the parent's.
-TEST_F(Ucx, AChildLetsGoOfWhatIsItsParents) {
-  const Variable variable("UCX_TLS", "tcp");
-  auto world = std::make_unique<RealWorld>("ucx", 2, ucx_settings());
-  const auto exchange = [&] {
-    std::vector<Tasks> tasks(2);
-    tasks[0].push_back(std::make_unique<SendTask>(*world->at(0).link(1, 0), 1, 1 << 20, 300'000));
-    tasks[1].push_back(
-        std::make_unique<ReceiveTask>(*world->at(1).link(0, 0), 1, 1 << 20, 300'000));
-    for (const Status& status : drive_all(*world, tasks)) EXPECT_TRUE(status.is_ok());
-  };
-  exchange();
-  const pid_t child = fork();
-  if (child == 0) {
-    alarm(10);
-    world.reset();
-    _exit(0);
-  }
-  int status = -1;
-  waitpid(child, &status, 0);
-  EXPECT_EQ(status, 0);
-  exchange();
-}
-
 /// Cuts what UCX has connected with `address` in this process: TCP connections that are not those
 /// that ranks have made to meet.
 int cut_connections(uint32_t address, const std::vector<uint16_t>& ours) {
